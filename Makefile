@@ -1,0 +1,34 @@
+# Two commands matter: `make demo` and `make test`. Both need only python3 (3.11+) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup test demo bench lint types check clean
+
+setup: .venv/.done
+
+.venv/.done: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	touch .venv/.done
+
+test: setup
+	$(BIN)/pytest
+
+demo: setup
+	$(BIN)/kvctl demo tour
+
+bench: setup
+	$(BIN)/python tests/bench.py
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf .venv build *.egg-info

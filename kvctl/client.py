@@ -1,0 +1,229 @@
+"""The synchronous client: one thread, one session, pipelined where you ask for many.
+
+Promises: a key goes to its first reachable owner; `put` returns once W replicas hold the value
+durably; only `eventual` puts are retried, once, at the next owner.
+Never: hides that a write may have been applied (`Indeterminate.applied == "maybe"`).
+
+    with Client("127.0.0.1:7001") as kv:
+        kv.put("cart:1", b"milk")
+        item = kv.get("cart:1")
+        kv.put("cart:1", item.value + b",eggs", context=item.context)
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+from kvctl import endpoints as where
+from kvctl import requests
+from kvctl.errors import KvError, NoEndpoint
+from kvctl.links import Links
+from kvctl.model import Item, Written
+from kvctl.requests import Count, GetOptions, Key, PutOptions
+from kvctl.session import Call, Session
+from kvnode.protocol import messages as m
+from kvnode.protocol.ring import Ring
+
+CONNECT_S = 2.0
+IN_FLIGHT_MAX = 256
+POLL_MS = 50
+
+Reply = TypeVar("Reply")
+
+
+class Pump:
+    """A session and its links, turned by whoever waits."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self.session = Session(addresses, secrets.randbits(31) << 32)
+        self.links = Links()
+        self._addresses = addresses
+
+    def connect(self) -> None:
+        """Learn the ring from the first node that answers. Raises `NoEndpoint`."""
+        session = self.session
+        session.tick(time.monotonic())
+        session.greet()
+        deadline = time.monotonic() + CONNECT_S
+        while session.ring is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                other = self.links.other_version
+                raise NoEndpoint(
+                    f"no answer from {', '.join(self._addresses)}"
+                    + (f": a node there speaks protocol {other}" if other is not None else ""),
+                    "kvctl up, or --connect HOST:PORT of a running node",
+                )
+            self.turn(min(left, 0.01))
+
+    def turn(self, wait_s: float) -> None:
+        """Send what is to be sent, wait a while for answers, take them in."""
+        session, links = self.session, self.links
+        now = time.monotonic()
+        session.tick(now)
+        broken = links.send(session.take(), now)
+        if not broken:
+            heard, broken = links.hear(links.poller.poll(int(wait_s * 1000)))
+            for address, messages in heard:
+                session.receive(address, messages)
+            broken += links.overdue(now)
+        for address in broken:
+            session.lost(address)
+
+    def finish(self, calls: Iterable[Call]) -> None:
+        """Turn until these have ended."""
+        waiting = [call for call in calls if call.outcome is None]
+        while waiting:
+            self.turn(POLL_MS / 1000)
+            waiting = [call for call in waiting if call.outcome is None]
+
+
+class Client:
+    """A connection to a cluster. Not to be shared between threads."""
+
+    def __init__(self, endpoints: str | None = None, timeout: float = 2.0) -> None:
+        """Connect to any of `HOST:PORT,...`; without it, where the CLI would. Raises `NoEndpoint`."""
+        self._timeout = timeout
+        self._pump = Pump(where.resolve(endpoints).addresses)
+        try:
+            self._pump.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- one key ---------------------------------------------------------------------------
+
+    def get(self, key: Key, **options: Unpack[GetOptions]) -> Item:
+        """The item under a key. Raises `NotFound`, whose `item` has the context to write with."""
+        return requests.found(self.fetch(key, **options))
+
+    def fetch(self, key: Key, **options: Unpack[GetOptions]) -> Item:
+        """The item under a key, also when it has no value."""
+        return requests.item_of(self._do(requests.get(self._pump.session, key, self._timeout, options)))
+
+    def put(self, key: Key, value: bytes, **options: Unpack[PutOptions]) -> Written:
+        """Write a value to W replicas."""
+        return requests.written_of(self._do(requests.put(self._pump.session, key, value, self._timeout, options)))
+
+    def delete(self, key: Key, **options: Unpack[PutOptions]) -> Written:
+        """Write a tombstone to W replicas. Without a context it covers what R owners hold."""
+        return requests.written_of(self._do(requests.put(self._pump.session, key, None, self._timeout, options)))
+
+    # ---- many keys -------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[Key], **options: Unpack[GetOptions]) -> dict[Key, Item | KvError]:
+        """Many gets, pipelined. An absent key gives an `Item` that is not `found`."""
+        session = self._pump.session
+        return self._many(keys, lambda key: requests.get(session, key, self._timeout, options), requests.item_of)
+
+    def put_many(self, pairs: Mapping[Key, bytes], **options: Unpack[PutOptions]) -> dict[Key, Written | KvError]:
+        """Many puts, pipelined; each stands alone."""
+        session = self._pump.session
+        return self._many(
+            pairs,
+            lambda key: requests.put(session, key, pairs[key], self._timeout, options),
+            requests.written_of,
+        )
+
+    def _many(
+        self, keys: Iterable[Key], make: Callable[[Key], m.Get | m.Put], read: Callable[[Call], Reply]
+    ) -> dict[Key, Reply | KvError]:
+        results: dict[Key, Reply | KvError] = {}
+        calls: dict[Key, Call] = {}
+        session = self._pump.session
+        for key in keys:
+            try:
+                ask = make(key)
+            except KvError as error:
+                results[key] = error
+                continue
+            calls[key] = call = Call(ask, time.monotonic() + self._timeout)
+            session.start(call)
+            while session.in_flight >= IN_FLIGHT_MAX:
+                self._pump.turn(POLL_MS / 1000)
+        self._pump.finish(calls.values())
+        for key, call in calls.items():
+            try:
+                results[key] = read(call)
+            except KvError as error:
+                results[key] = error
+        return results
+
+    # ---- the cluster -----------------------------------------------------------------------
+
+    def scan(self, prefix: Key = b"", limit: int | None = None, *, r: Count = None) -> Iterator[Item]:
+        """Items with a live value, in byte order of their keys, page by page."""
+        pages = requests.Pages(self._pump.session, prefix, limit, r, self._timeout)
+        while not pages.done:
+            yield from pages.take(self._do(pages.ask()).outcome)
+
+    def explain(self, key: Key) -> m.Explained:
+        """Where a key lives, and what each owner holds of it."""
+        raw = requests.key_bytes(key)
+        return self._ask(m.Explain(self._rid(), raw, int(self._timeout * 1000)), m.Explained)
+
+    def status(self, timeout: float = 1.0) -> m.ClusterReport:
+        """What every node says of itself; None for one that does not answer in time."""
+        return self._ask(m.Status(self._rid(), int(timeout * 1000)), m.ClusterReport)
+
+    def events(self, after: Mapping[str, int] | None = None) -> list[m.Event]:
+        """Events of every node that answers, newer than those numbered `after[node]`."""
+        seen = after or {}
+        calls = [
+            Call(m.Events(self._rid(), seen.get(k.id, 0)), time.monotonic() + 0.5, pinned=k.address)
+            for k in self.ring().members
+        ]
+        for call in calls:
+            self._pump.session.start(call)
+        self._pump.finish(calls)
+        events = [e for call in calls if isinstance(call.outcome, m.EventList) for e in call.outcome.events]
+        return sorted(events, key=lambda e: (e.wall_ms, e.node, e.number))
+
+    def ring(self) -> Ring:
+        """The ring this client routes by."""
+        assert self._pump.session.ring is not None
+        return self._pump.session.ring
+
+    def welcome(self) -> m.Welcome:
+        """What the first node that answered said of itself and the cluster."""
+        assert self._pump.session.welcome is not None
+        return self._pump.session.welcome
+
+    @property
+    def pump(self) -> Pump:
+        """The machinery, for those who drive it themselves (the bench)."""
+        return self._pump
+
+    # ---- inside ----------------------------------------------------------------------------
+
+    def _rid(self) -> int:
+        return self._pump.session.next_rid()
+
+    def _do(self, ask: m.ClientRequest) -> Call:
+        call = Call(ask, time.monotonic() + self._timeout)
+        self._pump.session.start(call)
+        self._pump.finish((call,))
+        return call
+
+    def _ask(self, ask: m.ClientRequest, kind: type[Reply]) -> Reply:
+        outcome = self._do(ask).outcome
+        if isinstance(outcome, KvError):
+            raise outcome
+        assert isinstance(outcome, kind)
+        return outcome
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        self._pump.links.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,261 @@
+"""The client's side of the protocol, pure: routes requests, pairs replies, retries what is safe.
+
+Promises: a request goes straight to the first owner believed reachable; it ends exactly once, with
+a reply or an error; nothing that may have been applied is sent again unless that is safe.
+Never: touches a socket or a clock; `links.py` and the clients do.
+
+    ask ─► route by ring ─► take() ──► sockets ──► receive() ─► call.reply
+              ▲                                       │ newer epoch: Hello, learn the ring
+              └──── lost(), expired: next owner ◄─────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from kvctl.errors import Indeterminate, KvError, NoEndpoint, error_of
+from kvnode.protocol.messages import (
+    ClientReply,
+    ClientRequest,
+    Error,
+    Failed,
+    Get,
+    Got,
+    Hello,
+    Message,
+    Put,
+    Welcome,
+    Written,
+    safe_to_retry,
+)
+from kvnode.protocol.ring import Ring, hash_slot, shift_of
+
+AVOID_S = 1.0
+"""How long an address that failed is the last choice."""
+GRACE_S = 0.3
+"""How much longer than the node's deadline a client waits for the node to say so."""
+BACKOFF_S = 0.02
+"""First pause after `Overloaded`; it doubles."""
+
+Ask = TypeVar("Ask", bound=ClientRequest)
+Outcome: TypeAlias = ClientReply | KvError
+
+
+class Call:
+    """A request on its way."""
+
+    __slots__ = ("address", "ask", "deadline", "due", "notify", "outcome", "pause", "pinned", "tried")
+
+    def __init__(
+        self, ask: ClientRequest, deadline: float, pinned: str = "", notify: Callable[[Call], None] | None = None
+    ) -> None:
+        self.ask = ask
+        self.deadline = deadline
+        self.due = 0.0
+        """When an open loop meant to send it; for whoever measures."""
+        self.pinned = pinned
+        """Ask this address and no other."""
+        self.notify = notify
+        self.address = ""
+        self.tried: tuple[str, ...] = ()
+        self.pause = BACKOFF_S
+        self.outcome: Outcome | None = None
+
+
+class Session:
+    """Requests in flight, and the ring they are routed by."""
+
+    def __init__(self, endpoints: tuple[str, ...], first_rid: int) -> None:
+        self._endpoints = endpoints
+        self._rid = first_rid
+        self._pending: dict[int, Call] = {}
+        self._out: dict[str, list[Message]] = {}
+        self._later: list[tuple[float, Call]] = []
+        self._avoided: dict[str, float] = {}
+        self._hello_rid = 0
+        self.now = 0.0
+        self.ring: Ring | None = None
+        self.welcome: Welcome | None = None
+        self._shift = 0
+        self._owners: list[tuple[str, ...]] = []
+
+    # ---- asking ----------------------------------------------------------------------------
+
+    def next_rid(self) -> int:
+        """A request id not used before in this session."""
+        self._rid += 1
+        return self._rid
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not ended."""
+        return len(self._pending) + len(self._later)
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether `take` would bring anything."""
+        return bool(self._out)
+
+    def greet(self) -> None:
+        """Ask every endpoint who it is; the first answer brings the ring."""
+        for address in self._endpoints:
+            self._post(address, Hello(self.next_rid()))
+
+    def start(self, call: Call) -> None:
+        """Send a request on its way. Its `ask.rid` must be fresh."""
+        ask = call.ask
+        if call.pinned:
+            address = call.pinned
+        elif type(ask) is Get or type(ask) is Put:
+            owners = self._owners[hash_slot(ask.key) >> self._shift]
+            address = owners[0]
+            if self._avoided or call.tried:
+                address = self._choose(owners, call.tried)
+        else:
+            address = self._choose(self._addresses(), call.tried)
+        call.address = address
+        self._pending[ask.rid] = call
+        box = self._out.get(address)
+        if box is None:
+            self._out[address] = [ask]
+        else:
+            box.append(ask)
+
+    def _choose(self, addresses: tuple[str, ...], tried: tuple[str, ...]) -> str:
+        """The first not tried that did not fail a moment ago; else the least bad."""
+        fresh = [a for a in addresses if a not in tried] or list(addresses)
+        return next((a for a in fresh if self._avoided.get(a, 0.0) <= self.now), fresh[0])
+
+    def _addresses(self) -> tuple[str, ...]:
+        if self.ring is None:
+            return self._endpoints
+        return tuple(m.address for m in self.ring.members)
+
+    def _post(self, address: str, message: Message) -> None:
+        self._out.setdefault(address, []).append(message)
+
+    def take(self) -> dict[str, list[Message]]:
+        """What is to be sent now, by address."""
+        out, self._out = self._out, {}
+        return out
+
+    # ---- hearing ---------------------------------------------------------------------------
+
+    def receive(self, address: str, messages: list[Message]) -> None:
+        """Replies from a node."""
+        if self._avoided:
+            self._avoided.pop(address, None)
+        for message in messages:
+            kind = type(message)
+            if kind is Got or kind is Written:
+                self._settle(message)  # type: ignore[arg-type]
+            elif kind is Welcome:
+                self._learn(message)  # type: ignore[arg-type]
+            elif kind is Failed:
+                self._failed(message)  # type: ignore[arg-type]
+            else:
+                call = self._pending.pop(getattr(message, "rid", 0), None)
+                if call is not None:
+                    self._end(call, message)  # type: ignore[arg-type]
+
+    def _settle(self, reply: Got | Written) -> None:
+        call = self._pending.pop(reply.rid, None)
+        if self.ring is not None and reply.epoch > self.ring.epoch and not self._hello_rid:
+            self._hello_rid = self.next_rid()
+            self._post(call.address if call else self._endpoints[0], Hello(self._hello_rid))
+        if call is not None:
+            call.outcome = reply
+            if call.notify is not None:
+                call.notify(call)
+
+    def _learn(self, welcome: Welcome) -> None:
+        self._hello_rid = 0
+        if self.ring is None or welcome.ring.epoch > self.ring.epoch:
+            self.ring = ring = welcome.ring
+            self._shift = shift_of(ring.q)
+            addresses = [m.address for m in ring.members]
+            self._owners = [tuple(addresses[i] for i in owners) for owners in ring.owners]
+        if self.welcome is None or welcome.ring.epoch >= self.welcome.ring.epoch:
+            self.welcome = welcome
+        call = self._pending.pop(welcome.rid, None)
+        if call is not None:
+            self._end(call, welcome)
+
+    def _failed(self, failed: Failed) -> None:
+        call = self._pending.pop(failed.rid, None)
+        if call is None:
+            return
+        if not failed.maybe_applied and self.now < call.deadline:
+            if failed.error == Error.OVERLOADED:
+                self._later.append((self.now + call.pause, call))
+                call.pause *= 2
+                return
+            if failed.error in (Error.UNAVAILABLE, Error.REFUSED) and self._again(call):
+                return
+        self._end(call, error_of(failed))
+
+    def _end(self, call: Call, outcome: Outcome) -> None:
+        call.outcome = outcome
+        if call.notify is not None:
+            call.notify(call)
+
+    # ---- what goes wrong -------------------------------------------------------------------
+
+    def lost(self, address: str) -> None:
+        """A connection broke, or would not come up: go on elsewhere where that is safe."""
+        self._avoided[address] = self.now + AVOID_S
+        self._out.pop(address, None)
+        for rid, call in list(self._pending.items()):
+            if call.address == address:
+                del self._pending[rid]
+                self._retry_or_end(call, f"the connection to {address} broke")
+
+    def tick(self, now: float) -> None:
+        """Let time pass: resume what was paused, end what is overdue."""
+        self.now = now
+        if self._later:
+            due = [call for at, call in self._later if at <= now]
+            self._later = [(at, call) for at, call in self._later if at > now]
+            for call in due:
+                self._renew(call)
+        overdue = [(rid, call) for rid, call in self._pending.items() if call.deadline + GRACE_S <= now]
+        for rid, call in overdue:
+            del self._pending[rid]
+            self._avoided[call.address] = now + AVOID_S
+            self._end(call, self._unknown(call, f"{call.address} did not answer in time"))
+
+    def _retry_or_end(self, call: Call, why: str) -> None:
+        ask = call.ask
+        retriable = not isinstance(ask, Get | Put) or safe_to_retry(ask)
+        if not (retriable and self.now < call.deadline and self._again(call)):
+            self._end(call, self._unknown(call, why))
+
+    def _again(self, call: Call) -> bool:
+        """Send a request to the next address, if one is left that has not been tried."""
+        if call.pinned:
+            return False
+        ask = call.ask
+        places = (
+            self._owners[hash_slot(ask.key) >> self._shift] if isinstance(ask, Get | Put) else self._addresses()
+        )
+        call.tried = (*call.tried, call.address)
+        if all(place in call.tried for place in places):
+            return False
+        if isinstance(ask, Put):
+            if len(call.tried) > 1 and ask.retry:
+                return False
+            call.ask = msgspec.structs.replace(ask, retry=True)
+        self._renew(call)
+        return True
+
+    def _renew(self, call: Call) -> None:
+        call.ask = msgspec.structs.replace(call.ask, rid=self.next_rid())
+        self.start(call)
+
+    def _unknown(self, call: Call, why: str) -> KvError:
+        if self.ring is None:
+            return NoEndpoint(why, "kvctl up")
+        return Indeterminate(why, "kvctl status", maybe_applied=isinstance(call.ask, Put))

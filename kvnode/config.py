@@ -1,0 +1,122 @@
+"""Every limit and default of a node, with its unit and what happens when it is hit.
+
+Promises: no queue, cache, retry or timeout anywhere is bounded by a number that is not here.
+Never: imports anything of ours; `core` may read it, for a constant is neither clock nor socket.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+KEY_BYTES_MAX = 1024
+"""Longest key. A longer one is refused as invalid, stored nowhere."""
+
+PAIR_BYTES_CEILING = 1_000_000
+"""Largest `max_pair_bytes` a cluster can be set to, so that frames keep a known bound."""
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""Largest frame a socket takes (ZeroMQ drops the connection beyond). Above any record repair can
+meet at the default pair size: 100 siblings x 3 diverged replicas x 10 KB = 3 MB."""
+
+BATCH_BYTES_TARGET = 4 * 1024 * 1024
+"""A batch that encodes larger than this is cut in two, and again, before it leaves."""
+
+BATCH_MESSAGES_MAX = 4096
+"""Most messages in one frame. A frame with more is dropped and counted."""
+
+TURN_FRAMES_MAX = 256
+"""Frames read from the sockets in one turn; the rest wait for the next, so timers stay punctual."""
+
+SEND_HWM = 4096
+"""Frames ZeroMQ queues to one peer. A full pipe is a lost message, counted, never a block."""
+
+POLL_MS_MAX = 250
+"""Longest a node waits for a message, so that the engine's health is looked at now and then."""
+
+STOP_S_MAX = 5.0
+"""Longest a node that was told to stop works on what it has accepted."""
+
+HEARTBEAT_MS = 1_000
+"""ZeroMQ's own heartbeat on each connection; three missed ones close it, and it dials again."""
+
+REDIAL_MS, REDIAL_MS_MAX = 20, 100
+"""How soon, at first and at most, ZeroMQ dials again after a connection broke."""
+
+KEPT_MS = 500
+"""How long a frame waits for a connection that is down, before it counts as lost."""
+
+KEPT_FRAMES_MAX = 64
+"""Frames kept so for one peer; beyond it the oldest is lost."""
+
+CLOCK_ENTRIES_MAX = 50
+"""Actors in a new version's past. Beyond it the oldest go when minting (Dynamo §4.4)."""
+
+CLOCK_ENTRIES_CAP = 1024
+"""Actors a decoder accepts in one past: far beyond any honest one."""
+
+SIBLINGS_MAX = 100
+"""A client's put that would leave more siblings is refused; repair never is."""
+
+SIBLINGS_CAP = 4096
+"""Versions a decoder accepts in one record."""
+
+CLOCK_AHEAD_MAX_MS = 60_000
+"""A remote time further ahead is counted and kept out of the clock; a context naming one is refused."""
+
+WRITE_DEADLINE_MAX_MS = 60_000
+"""Longest a request may live; every message that can write is refused after its deadline."""
+
+AVOID_MS = 1_000
+"""A peer that failed a request is not waited for during this time, unless it is heard from."""
+
+DEADLINE_SLICE_MS = 50
+"""Requests expire in slices of this width: one list append a request instead of a heap push."""
+
+PENDING_MAX = 20_000
+"""Client requests a node coordinates at once. Beyond it: `Overloaded`, nothing stored."""
+
+SCAN_PAGE_MAX = 1_000
+"""Most keys in one page of a scan."""
+
+SCAN_PAGE_BYTES_MAX = 1024 * 1024
+"""A scan page is cut short at this many bytes of records."""
+
+EVENTS_MAX = 2_048
+"""Events a node remembers; the oldest are forgotten."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an operator may set, by `--config FILE.toml`. Every field has a working default."""
+
+    deadline_ms: int = 2_000
+    """How long a request may take when the client names no time."""
+
+    max_pair_bytes: int = 10_000
+    """Key plus value. A larger pair is refused as invalid, stored nowhere."""
+
+    memtable_bytes: int = 32 * 1024 * 1024
+    """Recent writes kept in memory before a flush to the table begins."""
+
+    cache_bytes: int = 64 * 1024 * 1024
+    """Hot records kept in memory; the least recently used go first."""
+
+    compress_min_bytes: int = 256
+    """Records smaller than this are stored as they are."""
+
+    disk_free_min_bytes: int = 64 * 1024 * 1024
+    """With less room on its disk a node warns; with none its commits fail and it stops."""
+
+    avoid_ms: int = AVOID_MS
+    """How long a peer that failed a request is not waited for."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with these values, one sentence each; empty when they can be used."""
+        found = []
+        if not 1 <= self.max_pair_bytes <= PAIR_BYTES_CEILING:
+            found.append(f"max_pair_bytes must be 1..{PAIR_BYTES_CEILING}, not {self.max_pair_bytes}")
+        if not 1 <= self.deadline_ms <= WRITE_DEADLINE_MAX_MS:
+            found.append(f"deadline_ms must be 1..{WRITE_DEADLINE_MAX_MS}, not {self.deadline_ms}")
+        for name in ("memtable_bytes", "cache_bytes", "compress_min_bytes", "avoid_ms"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must not be negative")
+        return found

@@ -1,0 +1,1 @@
+"""The pure core: state machines with no clock, socket, file, thread or global randomness."""

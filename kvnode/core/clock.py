@@ -1,0 +1,49 @@
+"""The hybrid logical clock: times that follow the wall and never repeat or run backwards.
+
+Promises: every time minted is above every time minted or observed before it in this boot.
+Never: follows a remote time more than a minute ahead; such a record is stored, its time is not.
+See Kulkarni et al., "Logical Physical Clocks" (2014), §4.
+"""
+
+from __future__ import annotations
+
+from kvnode import config
+from kvnode.protocol.types import Past, Time, WallMillis
+
+COUNTER_BITS = 16
+
+
+class HybridClock:
+    """One per node and boot. `wall` is set at the start of each turn."""
+
+    __slots__ = ("_latest", "ahead_ignored", "wall")
+
+    def __init__(self) -> None:
+        self.wall: WallMillis = 0
+        self._latest: Time = 0
+        self.ahead_ignored = 0
+        """Remote times kept out of the clock for being too far ahead."""
+
+    def observe(self, time: Time) -> None:
+        """Take a remote time into the clock, unless it is too far ahead."""
+        if time <= self._latest:
+            return
+        if self.too_far_ahead(time):
+            self.ahead_ignored += 1
+            return
+        self._latest = time
+
+    def mint(self, past: Past) -> Time:
+        """A new time: above the wall, above all minted or observed, above all of `past`."""
+        floor = max(self.wall << COUNTER_BITS, self._latest + 1)
+        highest = max(past.values(), default=0)
+        if highest >= floor:
+            # A past this far ahead is honest (repair brought it): stand above it, but do not
+            # drag the clock along, or one node's jump would become everyone's.
+            return highest + 1
+        self._latest = floor
+        return floor
+
+    def too_far_ahead(self, time: Time) -> bool:
+        """Whether a time lies further ahead of this wall clock than any honest skew."""
+        return time > (self.wall + config.CLOCK_AHEAD_MAX_MS) << COUNTER_BITS

@@ -1,0 +1,120 @@
+"""Forwarding: a request that reached a node which does not own its key goes on to one that does.
+
+Promises: one hop; the client hears from us whatever becomes of the owner. Never: retries what may
+have been applied, except an `eventual` put, which then says that it is a retry (PROTOCOL-CASES 5).
+Input: Get and Put of keys owned elsewhere, Got, Written and Failed from owners, lost peers, ticks.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from kvnode import config
+from kvnode.core.deadlines import Deadlines
+from kvnode.core.local import Local
+from kvnode.protocol.messages import Error, Failed, Get, Got, Put, Written, safe_to_retry
+from kvnode.protocol.types import Address, Millis, NodeId
+
+
+class Forwarded(Struct, gc=False):
+    """A request on its one hop."""
+
+    client: Address
+    ask: Get | Put
+    owner: NodeId
+    tried: tuple[NodeId, ...]
+    deadline: Millis
+
+
+class Forwarder:
+    """Requests of others' keys, on their way to an owner."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._pending: dict[int, Forwarded] = {}
+        self._deadlines = Deadlines()
+
+    def on_request(self, client: Address, ask: Get | Put) -> None:
+        """Send a client's request on to an owner of its key."""
+        local = self._local
+        if ask.forwarded:
+            text = f"{local.me} does not own this key at epoch {local.routes.epoch}"
+            return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
+        if len(self._pending) >= config.PENDING_MAX:
+            text = f"{config.PENDING_MAX} requests are being forwarded here"
+            return local.outbox.send(client, self._failed(ask, Error.OVERLOADED, text))
+        timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        return self._send(client, ask, (), local.now + timeout)
+
+    def _send(self, client: Address, ask: Get | Put, tried: tuple[NodeId, ...], deadline: Millis) -> None:
+        local = self._local
+        owner = self._choose(ask.key, tried)
+        if owner is None:
+            maybe = bool(tried) and isinstance(ask, Put)
+            error = Error.INDETERMINATE if maybe else Error.UNAVAILABLE
+            return local.outbox.send(client, self._failed(ask, error, "no owner of this key can be reached"))
+        rid = local.next_rid()
+        remaining = max(1, int(deadline - local.now))
+        onward: Get | Put = msgspec.structs.replace(ask, rid=rid, forwarded=True, timeout_ms=remaining)
+        if tried and isinstance(onward, Put):
+            onward = msgspec.structs.replace(onward, retry=True)
+        self._pending[rid] = Forwarded(client, ask, owner, (*tried, owner), deadline)
+        self._deadlines.add(rid, deadline)
+        local.counters["forwarded"] += 1
+        return local.outbox.send(owner, onward)
+
+    def _choose(self, key: bytes, tried: tuple[NodeId, ...]) -> NodeId | None:
+        """The first owner not tried yet, those worth waiting for before the others."""
+        routes = self._local.routes
+        owners = [o for o in routes.owners[routes.partition(key)] if o not in tried]
+        avoided = self._local.peers.avoided
+        return next((o for o in owners if o not in avoided), owners[0] if owners else None)
+
+    def on_reply(self, sender: NodeId, reply: Got | Written | Failed) -> None:
+        """The owner's answer, passed on under the client's own request id."""
+        forwarded = self._pending.get(reply.rid)
+        if forwarded is None or forwarded.owner != sender:
+            return self._local.ignore("forwarded_reply")
+        del self._pending[reply.rid]
+        passed = msgspec.structs.replace(reply, rid=forwarded.ask.rid)
+        return self._local.outbox.send(forwarded.client, passed)
+
+    def on_peer_lost(self, peer: NodeId) -> None:
+        """An owner cannot be reached: try the next where that is safe, else say that we do not know."""
+        for rid, forwarded in list(self._pending.items()):
+            if forwarded.owner != peer:
+                continue
+            del self._pending[rid]
+            ask = forwarded.ask
+            if safe_to_retry(ask):
+                self._send(forwarded.client, ask, forwarded.tried, forwarded.deadline)
+            else:
+                self._give_up(forwarded, f"{peer} was lost while it coordinated the write")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client still waits for an answer."""
+        return bool(self._pending)
+
+    @property
+    def wake_at(self) -> Millis:
+        """When the next deadline passes."""
+        return self._deadlines.wake_at
+
+    def on_tick(self, now: Millis) -> None:
+        """Answer the requests whose owner did not."""
+        for rid in self._deadlines.due(now):
+            forwarded = self._pending.pop(rid, None)
+            if forwarded is not None:
+                if self._local.peers.avoid(forwarded.owner, now):
+                    self._local.event("avoided", f"{forwarded.owner} did not answer a forwarded request")
+                self._give_up(forwarded, f"{forwarded.owner} did not answer in time")
+
+    def _give_up(self, forwarded: Forwarded, why: str) -> None:
+        failed = self._failed(forwarded.ask, Error.INDETERMINATE, why)
+        self._local.outbox.send(forwarded.client, failed)
+
+    def _failed(self, ask: Get | Put, error: Error, why: str) -> Failed:
+        maybe = error == Error.INDETERMINATE and isinstance(ask, Put)
+        return Failed(ask.rid, self._local.routes.epoch, error, why, "kvctl status", maybe)

@@ -1,0 +1,161 @@
+"""The outbox: what a turn owes the world, and the view of the store that includes it.
+
+Promises: `sends` may leave at once, `acks` only after every write of this turn and of earlier turns
+is durable; a read sees every write made before it, durable or not.
+Never: performs anything. The shell takes a `Turn`, carries it out, and reports the commit.
+
+    receive ... receive, end ──► Turn(number, sends, writes, acks)
+                                     │ 1. sends leave at once
+                                     │ 2. writes: one durable group commit
+                                     └ 3. acks leave, and `committed(number)` is called
+
+Two turns may be in the disk's hands at once. What they wrote is visible, but not yet durable: a
+reply that shows it must be an ack (PROTOCOL-CASES 18), so `read` says which it was.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from msgspec import Struct
+
+from kvnode.core.versions import Held
+from kvnode.protocol.messages import Message
+from kvnode.protocol.types import Address
+
+
+class Stored(Struct, frozen=True, gc=False):
+    """A key and what is held of it."""
+
+    key: bytes
+    held: Held
+
+
+class Store(Protocol):
+    """The one synchronous port the core reads from."""
+
+    def get(self, key: bytes) -> Held | None:
+        """What is held of a key. Raises `Unreadable` when the copy on disk is damaged."""
+        ...
+
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+        """Up to `limit` keys above `after` that start with `prefix`, in byte order."""
+        ...
+
+
+class Unreadable(Exception):
+    """The copy of a key on this disk fails its checksum: it is neither served nor overwritten."""
+
+
+Sends = dict[Address, list[Message]]
+
+
+class Turn(Struct, gc=False):
+    """What one turn owes the world."""
+
+    number: int
+    sends: Sends
+    writes: dict[bytes, Held]
+    """Key -> what is held of it from now on; the last write of a key in a turn is the one that counts."""
+    acks: Sends
+
+    def __bool__(self) -> bool:
+        return bool(self.sends or self.writes or self.acks)
+
+
+class Outbox:
+    """Collects a turn's effects. One per node and boot."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._number = 1
+        self._sends: Sends = {}
+        self._acks: Sends = {}
+        self._writes: dict[bytes, Held] = {}
+        self._committing: deque[tuple[int, dict[bytes, Held]]] = deque()
+        self.volatile = False
+        """Whether the last `read` showed something not yet durable."""
+
+    # ---- what the mechanisms call ----------------------------------------------------------
+
+    def send(self, to: Address, message: Message) -> None:
+        """Leave at once."""
+        box = self._sends.get(to)
+        if box is None:
+            self._sends[to] = [message]
+        else:
+            box.append(message)
+
+    def ack(self, to: Address, message: Message) -> None:
+        """Leave once everything written so far is durable."""
+        box = self._acks.get(to)
+        if box is None:
+            self._acks[to] = [message]
+        else:
+            box.append(message)
+
+    def reply(self, to: Address, message: Message, *, volatile: bool) -> None:
+        """An ack if it shows anything not yet durable, else a send."""
+        if volatile:
+            self.ack(to, message)
+        else:
+            self.send(to, message)
+
+    def write(self, key: bytes, held: Held) -> None:
+        """Make this what is held of the key."""
+        self._writes[key] = held
+
+    def read(self, key: bytes) -> Held | None:
+        """What is held of the key, writes of this turn included; sets `volatile`."""
+        held = self._writes.get(key)
+        if held is None and self._committing:
+            for _, writes in reversed(self._committing):
+                held = writes.get(key)
+                if held is not None:
+                    break
+        if held is not None:
+            self.volatile = True
+            return held
+        self.volatile = False
+        return self._store.get(key)
+
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+        """Keys in byte order, writes not yet durable included; sets `volatile`."""
+        fresh = {
+            key: held
+            for writes in self._layers()
+            for key, held in writes.items()
+            if key > after and key.startswith(prefix)
+        }
+        self.volatile = bool(fresh)
+        stored = self._store.scan(after, prefix, limit)
+        if not fresh:
+            return stored
+        merged = {row.key: row.held for row in stored} | fresh
+        last = stored[-1].key if len(stored) == limit else None
+        rows = [Stored(key, held) for key, held in sorted(merged.items()) if last is None or key <= last]
+        return rows[:limit]
+
+    # ---- what the shell calls --------------------------------------------------------------
+
+    def take(self) -> Turn:
+        """End the turn: hand out what it owes, and begin the next."""
+        turn = Turn(self._number, self._sends, self._writes, self._acks)
+        if self._writes:
+            self._committing.append((self._number, self._writes))
+        self._number += 1
+        self._sends, self._acks, self._writes = {}, {}, {}
+        return turn
+
+    def committed(self, number: int) -> None:
+        """Every turn up to this number is durable, and the store shows it."""
+        while self._committing and self._committing[0][0] <= number:
+            self._committing.popleft()
+
+    def _layers(self) -> Iterator[dict[bytes, Held]]:
+        """Oldest first."""
+        for _, writes in self._committing:
+            yield writes
+        yield self._writes

@@ -1,0 +1,90 @@
+"""The replica: keeps one copy of each key it owns, merges what it is sent, says what it holds.
+
+Promises: `ReplicaWritten` leaves only after the commit; a merge never loses a version.
+Never: answers for a key it does not own, or applies a write after its deadline.
+Input: ReadReplica, WriteReplica, ScanReplica.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kvnode import config
+from kvnode.core.local import Local
+from kvnode.core.outbox import Unreadable
+from kvnode.core.versions import ABSENT, merge_held
+from kvnode.protocol.messages import (
+    ReadReplica,
+    ReplicaRead,
+    ReplicaRefused,
+    ReplicaSame,
+    ReplicaScanned,
+    ReplicaWritten,
+    Row,
+    ScanReplica,
+    WriteReplica,
+)
+from kvnode.protocol.types import NodeId
+
+UNREADABLE = "unreadable"
+
+
+class Replica:
+    """This node's copies, as its peers see them."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._outbox = local.outbox
+
+    def on_read_replica(self, sender: NodeId, ask: ReadReplica) -> None:
+        """Compare digests; answer `Same`, or with the record."""
+        outbox = self._outbox
+        try:
+            held = outbox.read(ask.key)
+        except Unreadable:
+            self._local.counters["unreadable"] += 1
+            return outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
+        volatile = outbox.volatile
+        if (held.digest if held is not None else ABSENT) == ask.digest:
+            return outbox.reply(sender, ReplicaSame(ask.rid), volatile=volatile)
+        blob = held.blob if held is not None else ABSENT
+        return outbox.reply(sender, ReplicaRead(ask.rid, blob), volatile=volatile)
+
+    def on_write_replica(self, sender: NodeId, order: WriteReplica) -> None:
+        """Merge a record; acknowledge when it is durable."""
+        local, outbox = self._local, self._outbox
+        if order.deadline < local.clock.wall:
+            return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
+        if local.routes.peers[local.routes.partition(order.key)] is None:
+            return outbox.send(sender, ReplicaRefused(order.rid, f"not an owner at epoch {local.routes.epoch}"))
+        try:
+            held = outbox.read(order.key)
+        except Unreadable:
+            # The damaged copy is lost either way; the record at hand is another owner's, whole.
+            local.counters["healed"] += 1
+            held = None
+        try:
+            merged = merge_held(held, order.record)
+        except msgspec.MsgspecError:
+            local.counters["malformed_records"] += 1
+            return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
+        if merged is not held:
+            outbox.write(order.key, merged)
+        return outbox.ack(sender, ReplicaWritten(order.rid))
+
+    def on_scan_replica(self, sender: NodeId, ask: ScanReplica) -> None:
+        """One page of what is held, in byte order."""
+        try:
+            stored = self._outbox.scan(ask.after, ask.prefix, ask.limit)
+        except Unreadable:
+            return self._outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
+        rows: list[Row] = []
+        size = 0
+        for row in stored:
+            size += len(row.held.blob)
+            if rows and size > config.SCAN_PAGE_BYTES_MAX:
+                break
+            rows.append(Row(row.key, row.held.blob))
+        more = len(rows) < len(stored) or len(stored) == ask.limit
+        page = ReplicaScanned(ask.rid, tuple(rows), more)
+        return self._outbox.reply(sender, page, volatile=self._outbox.volatile)

@@ -1,0 +1,31 @@
+"""The ring, turned once per epoch into what every request needs: who owns this key, and do I?
+
+Promises: always of exactly one ring. Never: consults anything but the ring.
+"""
+
+from __future__ import annotations
+
+from kvnode.protocol.ring import Partition, Ring, hash_slot, shift_of
+from kvnode.protocol.types import NodeId
+
+
+class Routes:
+    """Lookups by partition, from the point of view of one member."""
+
+    __slots__ = ("epoch", "members", "others", "owners", "peers", "ring", "shift")
+
+    def __init__(self, ring: Ring, me: NodeId) -> None:
+        self.ring = ring
+        self.epoch = ring.epoch
+        self.shift = shift_of(ring.q)
+        self.members: tuple[NodeId, ...] = tuple(m.id for m in ring.members)
+        self.others: tuple[NodeId, ...] = tuple(m for m in self.members if m != me)
+        self.owners: list[tuple[NodeId, ...]] = [ring.owner_ids(p) for p in range(ring.q)]
+        self.peers: list[tuple[NodeId, ...] | None] = [
+            tuple(o for o in owners if o != me) if me in owners else None for owners in self.owners
+        ]
+        """The other owners of a partition; None where this member is not one."""
+
+    def partition(self, key: bytes) -> Partition:
+        """The partition of a key."""
+        return Partition(hash_slot(key) >> self.shift)

@@ -1,0 +1,163 @@
+"""Scans: pages of keys in byte order, each record merged from R owners.
+
+Promises: a page holds every key in its range that R owners of its partition could tell of; where
+fewer than R owners of any partition answer, the scan fails: nothing is silently missing.
+Never: a snapshot; writes made while it runs may or may not be in it.
+Input: Scan, ReplicaScanned, ReplicaRefused, lost peers, ticks.
+
+    every member ── its next `limit` keys ──► k-way merge, cut at the lowest last key of those that
+                                              have more, for beyond it their silence means nothing
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from kvnode import config
+from kvnode.core.deadlines import Deadlines
+from kvnode.core.local import Local
+from kvnode.core.outbox import Unreadable
+from kvnode.core.versions import Held, as_read, merge_held
+from kvnode.protocol.messages import Error, Failed, ReplicaScanned, Row, Scan, Scanned, ScanReplica
+from kvnode.protocol.ring import majority
+from kvnode.protocol.types import ALL, Address, Millis, NodeId
+
+
+class Page(Struct, gc=False):
+    """A page being gathered."""
+
+    client: Address
+    ask: Scan
+    waiting: set[NodeId]
+    told: dict[NodeId, ReplicaScanned]
+    silent: set[NodeId]
+    volatile: bool = False
+
+
+class Scanner:
+    """The scans this node gathers for clients."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._pages: dict[int, Page] = {}
+        self._deadlines = Deadlines()
+
+    def on_scan(self, client: Address, ask: Scan) -> None:
+        """Ask every member for its next page."""
+        local = self._local
+        avoided = local.peers.avoided
+        waiting = {m for m in local.routes.others if m not in avoided}
+        silent = {m for m in local.routes.others if m in avoided}
+        page = Page(client, ask, waiting, {}, silent)
+        rid = local.next_rid()
+        question = ScanReplica(rid, local.routes.epoch, ask.after, ask.prefix, ask.limit)
+        try:
+            rows = local.outbox.scan(ask.after, ask.prefix, ask.limit)
+        except Unreadable:
+            page.silent.add(local.me)
+        else:
+            own = tuple(Row(row.key, row.held.blob) for row in rows)
+            page.told[local.me] = ReplicaScanned(rid, own, len(rows) == ask.limit)
+            page.volatile = local.outbox.volatile
+        self._pages[rid] = page
+        timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        self._deadlines.add(rid, local.now + timeout)
+        for peer in sorted(waiting):
+            local.outbox.send(peer, question)
+        self._step(rid, page)
+
+    def on_replica_scanned(self, sender: NodeId, scanned: ReplicaScanned) -> None:
+        """A member's part of the page."""
+        page = self._pages.get(scanned.rid)
+        if page is None or sender not in page.waiting:
+            return self._local.ignore("replica_scanned")
+        page.waiting.discard(sender)
+        page.told[sender] = scanned
+        return self._step(scanned.rid, page)
+
+    def on_silent(self, sender: NodeId, rid: int) -> bool:
+        """A member will not answer. False when the request is not one of ours."""
+        page = self._pages.get(rid)
+        if page is None:
+            return False
+        if sender in page.waiting:
+            page.waiting.discard(sender)
+            page.silent.add(sender)
+            self._step(rid, page)
+        return True
+
+    def on_peer_lost(self, peer: NodeId) -> None:
+        """Do not wait for a member that cannot be reached."""
+        for rid in list(self._pages):
+            self.on_silent(peer, rid)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client still waits for an answer."""
+        return bool(self._pages)
+
+    @property
+    def wake_at(self) -> Millis:
+        """When the next deadline passes."""
+        return self._deadlines.wake_at
+
+    def on_tick(self, now: Millis) -> None:
+        """Make do with those who answered in time."""
+        for rid in self._deadlines.due(now):
+            page = self._pages.get(rid)
+            if page is not None:
+                page.silent |= page.waiting
+                page.waiting.clear()
+                self._step(rid, page)
+
+    def _step(self, rid: int, page: Page) -> None:
+        if page.waiting:
+            return None
+        del self._pages[rid]
+        outbox, epoch = self._local.outbox, self._local.routes.epoch
+        gap = self._gap(page)
+        if gap:
+            failed = Failed(page.ask.rid, epoch, Error.UNAVAILABLE, gap, "kvctl status")
+            return outbox.send(page.client, failed)
+        try:
+            reply = self._merge(page)
+        except msgspec.MsgspecError:
+            self._local.counters["malformed_records"] += 1
+            failed = Failed(page.ask.rid, epoch, Error.UNAVAILABLE, "a member sent a malformed record")
+            return outbox.send(page.client, failed)
+        return outbox.reply(page.client, reply, volatile=page.volatile)
+
+    def _gap(self, page: Page) -> str:
+        """The first partition of which fewer than R owners answered, as a sentence; empty if none."""
+        if not page.silent:
+            return ""
+        for partition, owners in enumerate(self._local.routes.owners):
+            match page.ask.r:
+                case n if n > 0:
+                    need = min(n, len(owners))
+                case n if n == ALL:
+                    need = len(owners)
+                case _:
+                    need = majority(len(owners))
+            have = sum(owner in page.told for owner in owners)
+            if have < need:
+                out = ", ".join(o for o in owners if o not in page.told)
+                return f"r={need} cannot be met in partition {partition}: {out} did not answer"
+        return ""
+
+    def _merge(self, page: Page) -> Scanned:
+        told = page.told.values()
+        ends = [part.rows[-1].key for part in told if part.more and part.rows]
+        bound = min(ends) if ends else None
+        records: dict[bytes, Held] = {}
+        for part in told:
+            for row in part.rows:
+                if bound is None or row.key <= bound:
+                    records[row.key] = merge_held(records.get(row.key), row.record)
+        keys = sorted(records)
+        kept = keys[: page.ask.limit]
+        wall = self._local.wall
+        rows = tuple(Row(key, as_read(records[key], wall)) for key in kept)
+        more = bool(ends) or len(kept) < len(keys)
+        return Scanned(page.ask.rid, rows, kept[-1] if kept else page.ask.after, more)

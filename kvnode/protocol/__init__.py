@@ -1,0 +1,1 @@
+"""What crosses the wire: types, messages, codec, and the ring as a value."""

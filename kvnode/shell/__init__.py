@@ -1,0 +1,1 @@
+"""The real world: poll loop, ZeroMQ transport, storage engines, telemetry."""

@@ -1,0 +1,101 @@
+"""From an open engine to a serving node, and back.
+
+Promises: the ring is durable before the node serves; a data directory decides alone which cluster
+it belongs to. Never: serves another cluster's data.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+
+import zmq
+
+from kvnode.config import Settings
+from kvnode.core.local import Local
+from kvnode.core.node import Node
+from kvnode.protocol.messages import Event
+from kvnode.protocol.ring import Ring
+from kvnode.protocol.types import NodeId
+from kvnode.shell.loop import Loop
+from kvnode.shell.store import Engine, StoreFailed
+from kvnode.shell.transport import Transport
+from kvnode.shell.vitals import ProcessVitals
+
+SWITCH_S = 0.0005
+"""How long the loop may keep the interpreter from the engine's threads: a commit that has returned
+should not wait Python's usual 5 ms to be noticed."""
+
+
+class CannotServe(Exception):
+    """Why the node will not start."""
+
+
+def serve(
+    me: NodeId, address: str, founding: Ring, engine: Engine, settings: Settings, log: logging.Logger
+) -> str:
+    """Serve until SIGTERM or SIGINT. Returns why the node stopped by itself, or "".
+
+    Raises `CannotServe` when it cannot start.
+    """
+    ring = settle_ring(me, address, founding, engine, log)
+    boot = engine.identity.boot
+    try:
+        transport = Transport(me, boot, address)
+    except zmq.ZMQError as error:
+        raise CannotServe(f"cannot listen on {address}: {error.strerror}") from error
+    try:
+        transport.join_ring(ring)
+        local = Local(me, boot, ring, engine, random.Random(secrets.randbits(128)), settings, engine.durability)
+        node = Node(local, ProcessVitals(engine, transport.counters))
+        loop = Loop(node, engine, transport, log_event(log))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stop())
+        sys.setswitchinterval(SWITCH_S)
+        gc.collect()
+        gc.freeze()
+        log.info("%s serves %s at epoch %d, boot %d", me, address, ring.epoch, boot, extra={"kind": "start"})
+        loop.run()
+    finally:
+        transport.close()
+    if not loop.failure:
+        log.info("%s stopped", me, extra={"kind": "stop"})
+    return loop.failure
+
+
+def settle_ring(me: NodeId, address: str, founding: Ring, engine: Engine, log: logging.Logger) -> Ring:
+    """The ring this node serves: what its directory says, or in a new one the founding ring."""
+    ring = engine.identity.ring
+    if ring is None:
+        try:
+            engine.save_ring(founding)
+        except StoreFailed as failed:
+            raise CannotServe(str(failed)) from failed
+        return founding
+    if ring.cluster != founding.cluster:
+        raise CannotServe(
+            f"the data directory belongs to cluster {ring.cluster!r}, not {founding.cluster!r}: "
+            "name another directory, or the cluster it belongs to"
+        )
+    member = ring.member(me)
+    if member is None:
+        raise CannotServe(f"{me} is not a member of the ring in its data directory")
+    if member.address != address:
+        raise CannotServe(f"the ring says {me} is at {member.address}, --listen says {address}")
+    if ring.cluster_id != founding.cluster_id:
+        log.info("the data directory decides: the ring in it is used, the flags are not", extra={"kind": "start"})
+    return ring
+
+
+def log_event(log: logging.Logger) -> Callable[[Event], None]:
+    """How the loop puts a node's events into its log."""
+
+    def tell(event: Event) -> None:
+        log.info("%s", event.text, extra={"kind": event.kind})
+
+    return tell

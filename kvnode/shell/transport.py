@@ -1,0 +1,226 @@
+"""The transport: batches of messages over ZeroMQ, one frame a peer a turn.
+
+Promises: never blocks; what cannot be handed over is counted and reported as lost; a malformed,
+foreign or oversized frame is dropped and counted.
+Never: trusts a name a frame claims beyond its place: members speak as members of this cluster only.
+
+    ROUTER  one, bound: hears everyone, answers clients
+    DEALER  two to each peer (data, control): what this node says to it. They set no routing id: a
+            restarted peer that reused one would be ignored while its old connection half-lives.
+
+Every message is [greeting, batch] (`protocol.codec`). `IMMEDIATE` makes a peer that is not
+connected refuse at once instead of queueing into the void.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+
+import zmq
+
+from kvnode import config
+from kvnode.protocol.codec import (
+    CLIENT,
+    NODE,
+    PROTOCOL_VERSION,
+    Greeting,
+    Greetings,
+    decode_batch,
+    encode_batches,
+    encode_greeting,
+)
+from kvnode.protocol.messages import CONTROL, Message
+from kvnode.protocol.ring import Ring
+from kvnode.protocol.types import Address, NodeId
+
+Received = tuple[Address, list[Message]]
+
+
+class Transport:
+    """This node's sockets."""
+
+    def __init__(self, me: NodeId, boot: int, listen: str) -> None:
+        self._me = me
+        self._boot = boot
+        self._context = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._tune(self._router)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._data: dict[NodeId, zmq.Socket[bytes]] = {}
+        self._control: dict[NodeId, zmq.Socket[bytes]] = {}
+        self._addresses: dict[NodeId, str] = {}
+        self._cluster_id = 0
+        self._greeting = b""
+        self._greetings = Greetings()
+        self._kept: dict[NodeId, deque[tuple[float, zmq.Socket[bytes], bytes]]] = {}
+        self.counters: Counter[str] = Counter()
+        try:
+            self._router.bind(f"tcp://{listen}")
+        except zmq.ZMQError:
+            self.close()
+            raise
+
+    @property
+    def router(self) -> zmq.Socket[bytes]:
+        """The socket to poll."""
+        return self._router
+
+    def join_ring(self, ring: Ring) -> None:
+        """Speak for this ring's cluster, to its members."""
+        self._cluster_id = ring.cluster_id
+        self._greeting = encode_greeting(Greeting(PROTOCOL_VERSION, ring.cluster_id, NODE, self._me, self._boot))
+        wanted = {m.id: m.address for m in ring.members if m.id != self._me}
+        for peer in [p for p in self._addresses if wanted.get(p) != self._addresses[p]]:
+            self._data.pop(peer).close(0)
+            self._control.pop(peer).close(0)
+            del self._addresses[peer]
+        for peer, address in wanted.items():
+            if peer not in self._addresses:
+                self._addresses[peer] = address
+                self._data[peer] = self._dial(address)
+                self._control[peer] = self._dial(address)
+
+    def _dial(self, address: str) -> zmq.Socket[bytes]:
+        dealer = self._context.socket(zmq.DEALER)
+        self._tune(dealer)
+        dealer.setsockopt(zmq.IMMEDIATE, 1)
+        dealer.setsockopt(zmq.RECONNECT_IVL, config.REDIAL_MS)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, config.REDIAL_MS_MAX)
+        dealer.connect(f"tcp://{address}")
+        return dealer
+
+    def _tune(self, socket: zmq.Socket[bytes]) -> None:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, config.SEND_HWM)
+        socket.setsockopt(zmq.RCVHWM, config.SEND_HWM)
+        socket.setsockopt(zmq.MAXMSGSIZE, config.FRAME_BYTES_MAX)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, config.HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * config.HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, 3 * config.HEARTBEAT_MS)
+
+    # ---- hearing ---------------------------------------------------------------------------
+
+    def receive(self) -> list[Received]:
+        """What has arrived, up to a bound, control messages first."""
+        data: list[Received] = []
+        control: list[Received] = []
+        recv = self._router.recv_multipart
+        for _ in range(config.TURN_FRAMES_MAX):
+            try:
+                frames = recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            received = self._accept(frames)
+            if received is not None:
+                messages = received[1]
+                first = messages[0] if messages else None
+                (control if type(first) in CONTROL else data).append(received)
+        return control + data if control else data
+
+    def _accept(self, frames: list[bytes]) -> Received | None:
+        """A frame's sender and messages, or None for one that is dropped."""
+        if len(frames) != 3:
+            return self._drop("malformed")
+        greeting = self._greetings.of(frames[1])
+        if greeting is None:
+            return self._drop("malformed")
+        if greeting.version != PROTOCOL_VERSION:
+            return self._drop("other_version")
+        sender: Address = frames[0]
+        if greeting.role == NODE:
+            if greeting.cluster_id != self._cluster_id or greeting.name not in self._addresses:
+                return self._drop("foreign")
+            sender = NodeId(greeting.name)
+        elif greeting.role != CLIENT or greeting.cluster_id not in (0, self._cluster_id):
+            return self._drop("foreign")
+        messages = decode_batch(frames[2])
+        if messages is None:
+            return self._drop("malformed")
+        return sender, messages
+
+    def _drop(self, why: str) -> Received | None:
+        self.counters["dropped_" + why] += 1
+        return None
+
+    # ---- speaking --------------------------------------------------------------------------
+
+    def send(self, sends: Iterable[tuple[Address, list[Message]]]) -> list[NodeId]:
+        """Hand over batches. Returns the peers that could not take theirs."""
+        lost: list[NodeId] = []
+        for to, messages in sends:
+            if isinstance(to, str):
+                if not self._send_peer(NodeId(to), messages):
+                    lost.append(NodeId(to))
+            else:
+                self._send_client(to, messages)
+        return lost
+
+    def _send_peer(self, peer: NodeId, messages: list[Message]) -> bool:
+        """Hand a batch to a peer. False when its connection is down: the batch is then kept a moment."""
+        lane = self._control if type(messages[0]) in CONTROL else self._data
+        dealer = lane.get(peer)
+        if dealer is None:
+            self.counters["lost"] += len(messages)
+            return False
+        waiting = peer in self._kept and not self.retry()
+        for batch in encode_batches(messages):
+            if not waiting:
+                try:
+                    dealer.send_multipart((self._greeting, batch), zmq.NOBLOCK)
+                except zmq.ZMQError:
+                    waiting = True
+                else:
+                    continue
+            self._keep(peer, dealer, batch)
+        return not waiting
+
+    def _keep(self, peer: NodeId, dealer: zmq.Socket[bytes], batch: bytes) -> None:
+        kept = self._kept.setdefault(peer, deque())
+        if len(kept) >= config.KEPT_FRAMES_MAX:
+            kept.popleft()
+            self.counters["lost"] += 1
+        kept.append((time.monotonic() + config.KEPT_MS / 1000, dealer, batch))
+
+    @property
+    def keeping(self) -> bool:
+        """Whether frames wait for a connection to come up: call `retry` soon."""
+        return bool(self._kept)
+
+    def retry(self) -> bool:
+        """Send what was kept for peers whose connection has come up. True when nothing is left.
+
+        A restarted peer asks before our connection back to it is up; without this its first
+        requests would lose their answers and hang until their deadline.
+        """
+        now = time.monotonic()
+        for peer, kept in list(self._kept.items()):
+            while kept:
+                expires, dealer, batch = kept[0]
+                if expires <= now or dealer.closed:
+                    self.counters["lost"] += 1
+                else:
+                    try:
+                        dealer.send_multipart((self._greeting, batch), zmq.NOBLOCK)
+                    except zmq.ZMQError:
+                        break
+                kept.popleft()
+            if not kept:
+                del self._kept[peer]
+        return not self._kept
+
+    def _send_client(self, client: bytes, messages: list[Message]) -> None:
+        for batch in encode_batches(messages):
+            try:
+                self._router.send_multipart((client, self._greeting, batch), zmq.NOBLOCK)
+            except zmq.ZMQError:
+                self.counters["clients_gone"] += 1
+                return
+
+    def close(self) -> None:
+        """Close every socket; nothing lingers."""
+        for socket in (*self._data.values(), *self._control.values(), self._router):
+            socket.close(0)
+        self._context.term()
