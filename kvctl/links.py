@@ -17,8 +17,7 @@ from kvnode.protocol.codec import (
     CLIENT,
     PROTOCOL_VERSION,
     Greeting,
-    Greetings,
-    decode_batch,
+    Reader,
     encode_batches,
     encode_greeting,
 )
@@ -28,6 +27,8 @@ DIAL_S = 1.0
 """How long a fresh connection may take before it counts as broken."""
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
+
+NOBLOCK = int(zmq.NOBLOCK)
 
 Heard: TypeAlias = list[tuple[str, list[Message]]]
 """Addresses, and what each of them said."""
@@ -44,7 +45,7 @@ class Link:
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(WATCHED)
         self.dialled_at = now
         self.connected = False
-        self.backlog: list[bytes] = []
+        self.backlog: list[bytearray] = []
 
     def close(self) -> None:
         """Close both sockets."""
@@ -60,7 +61,7 @@ class Links:
         self._links: dict[str, Link] = {}
         self._by_socket: dict[zmq.Socket[bytes], Link] = {}
         self.poller = zmq.Poller()
-        self._greetings = Greetings()
+        self._reader = Reader()
         self._greeting = encode_greeting(
             Greeting(PROTOCOL_VERSION, 0, CLIENT, f"client-{secrets.token_hex(4)}", secrets.randbits(32))
         )
@@ -76,7 +77,7 @@ class Links:
         broken = []
         for address, messages in out.items():
             link = self._links.get(address) or self._dial(address, now)
-            link.backlog.extend(encode_batches(messages))
+            link.backlog.extend(encode_batches(self._greeting, messages))
             if not self._push(link) and now - link.dialled_at > DIAL_S:
                 link.backlog.clear()
                 broken.append(address)
@@ -109,7 +110,7 @@ class Links:
         backlog = link.backlog
         while backlog:
             try:
-                link.socket.send_multipart((self._greeting, backlog[0]), zmq.NOBLOCK)
+                link.socket.send(backlog[0], NOBLOCK)
             except zmq.ZMQError:
                 return False
             backlog.pop(0)
@@ -132,21 +133,19 @@ class Links:
         return heard, broken
 
     def _drain(self, link: Link, heard: Heard) -> None:
-        recv = link.socket.recv_multipart
+        recv = link.socket.recv
         for _ in range(config.TURN_FRAMES_MAX):
             try:
-                frames = recv(zmq.NOBLOCK)
+                frame = recv(NOBLOCK)
             except zmq.Again:
                 return
-            greeting = self._greetings.of(frames[0]) if len(frames) == 2 else None
-            if greeting is None:
+            read = self._reader.read(memoryview(frame))
+            if read is None:
                 continue
-            if greeting.version != PROTOCOL_VERSION:
-                self.other_version = greeting.version
-                continue
-            messages = decode_batch(frames[1])
-            if messages is not None:
-                heard.append((link.address, messages))
+            if read.greeting.version != PROTOCOL_VERSION:
+                self.other_version = read.greeting.version
+            else:
+                heard.append((link.address, read.messages))
 
     def _watch(self, link: Link) -> bool:
         """Read a connection's events. True when it broke."""

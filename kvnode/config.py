@@ -66,6 +66,12 @@ CLOCK_AHEAD_MAX_MS = 60_000
 WRITE_DEADLINE_MAX_MS = 60_000
 """Longest a request may live; every message that can write is refused after its deadline."""
 
+TICK_MS = 10
+"""How often timers are looked at while anything has one."""
+
+HEDGE_MS = 15
+"""A read asks R owners; when they have not answered after this long, it asks the others too."""
+
 AVOID_MS = 1_000
 """A peer that failed a request is not waited for during this time, unless it is heard from."""
 

@@ -16,6 +16,8 @@ writes, and conditional ones (PROTOCOL-CASES 13).
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 
 from kvnode import config
@@ -23,7 +25,7 @@ from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.quorum import GetQuorum, PutQuorum, Quorum
-from kvnode.core.rules import condition_problem, pair_problem, reads_first, resolve_r, resolve_w
+from kvnode.core.rules import condition_problem, needed_r, needed_w, pair_problem, reads_first
 from kvnode.core.versions import ABSENT, Held, Minter, as_read, merge_held
 from kvnode.protocol.context import BadContext, decode_context, join
 from kvnode.protocol.messages import (
@@ -61,53 +63,52 @@ class Coordinator:
         self._reads: dict[int, GetQuorum] = {}
         self._writes: dict[int, PutQuorum] = {}
         self._deadlines = Deadlines()
+        self._hedges: deque[tuple[Millis, int]] = deque()
+        """Reads, and when their other owners are to be asked; in the order of time."""
 
     # ---- requests --------------------------------------------------------------------------
 
-    def on_get(self, sender: Address, ask: Get) -> None:
-        """Read a key for a client. This node is an owner of it."""
-        routes = self._local.routes
-        peers = routes.peers[routes.partition(ask.key)]
-        assert peers is not None
-        need, problem = resolve_r(ask, len(peers) + 1)
+    def on_get(self, sender: Address, ask: Get, peers: tuple[NodeId, ...]) -> None:
+        """Read a key for a client. `peers` are its other owners."""
+        need, problem = needed_r(ask.r, ask.mode, len(peers) + 1)
         if problem:
             return self._refuse(sender, ask.rid, Error.INVALID, problem)
-        if self._overloaded(sender, ask.rid):
-            return None
+        if len(self._reads) >= config.PENDING_MAX:
+            return self._overloaded(sender, ask.rid)
         return self._read(sender, ask, peers, need, None)
 
-    def on_put(self, sender: Address, ask: Put) -> None:
-        """Write a key for a client. This node is an owner of it."""
-        routes = self._local.routes
-        peers = routes.peers[routes.partition(ask.key)]
-        assert peers is not None
-        need, problem = resolve_w(ask, len(peers) + 1)
+    def on_put(self, sender: Address, ask: Put, peers: tuple[NodeId, ...]) -> None:
+        """Write a key for a client. `peers` are its other owners."""
+        local = self._local
+        need, problem = needed_w(ask.w, ask.mode, len(peers) + 1)
         past: Past | None = None
-        if not problem:
+        if ask.context and not problem:
             past, problem = self._past_named(ask)
-        if not problem and ask.value is not None:
-            problem = pair_problem(ask.key, ask.value, self._local.settings.max_pair_bytes)
+        if not problem:
+            problem = pair_problem(ask, local.settings.max_pair_bytes)
         if problem:
             return self._refuse(sender, ask.rid, Error.INVALID, problem)
-        if self._overloaded(sender, ask.rid) or self._cut_off(sender, ask.rid, peers, need, "w"):
+        if len(self._writes) >= config.PENDING_MAX:
+            return self._overloaded(sender, ask.rid)
+        if local.peers.avoided and self._cut_off(sender, ask.rid, peers, need, "w", 1):
             return None
         if reads_first(ask):
             r = majority(len(peers) + 1) if ask.mode == QUORUM else min(need, majority(len(peers) + 1))
             return self._read(sender, ask, peers, r, ask)
-        return self._write(sender, ask, peers, need, past, self._local.now)
+        return self._write(sender, ask, peers, need, past, local.now)
 
     # ---- reads -----------------------------------------------------------------------------
 
     def _read(
         self, sender: Address, ask: Get | Put, peers: tuple[NodeId, ...], need: int, then: Put | None
     ) -> None:
-        local = self._local
-        quorum = GetQuorum(sender, ask.rid, ask.key, peers, need, ask.mode, local.now, held=None, then=then)
-        if ask.story:
-            quorum.answers = []
+        local, outbox = self._local, self._outbox
+        quorum = GetQuorum(
+            sender, ask.rid, ask.key, peers, need, ask.mode, local.now, [] if ask.story else None, then=then
+        )
         digest = ABSENT
         try:
-            held = self._outbox.read(ask.key)
+            held = outbox.read(ask.key)
         except Unreadable:
             quorum.heal = True
             quorum.lose(ME)
@@ -115,31 +116,42 @@ class Coordinator:
             local.event("unreadable", f"own copy of {ask.key!r} fails its checksum; asking the other owners")
             digest = NEVER
         else:
-            quorum.held = held
-            quorum.volatile = self._outbox.volatile
-            quorum.count(ME)
-            quorum.tell(local.me, local.now, "value" if held is not None else "absent")
+            quorum.volatile = outbox.volatile
+            quorum.asked = quorum.answered = 1 << len(peers)
+            quorum.have = 1
             if held is not None:
+                quorum.held = held
                 digest = held.digest
-        if quorum.enough:
+            if quorum.answers is not None:
+                quorum.tell(local.me, local.now, "value" if held is not None else "absent")
+        if quorum.have >= need:
             return self._read_enough(quorum)
-        if self._cut_off(sender, ask.rid, peers, need, "r", quorum.have):
-            return None
-        self._lose_avoided(quorum)
+        if local.peers.avoided:
+            if self._cut_off(sender, ask.rid, peers, need, "r", quorum.have):
+                return None
+            self._lose_avoided(quorum)
+        quorum.digest = digest
         rid = local.next_rid()
         self._reads[rid] = quorum
+        self._hedges.append((local.now + config.HEDGE_MS, rid))
         self._deadlines.add(rid, local.now + self._timeout(ask.timeout_ms))
-        question = ReadReplica(rid, local.routes.epoch, ask.key, digest)
-        for peer in peers:
-            self._outbox.send(peer, question)
-        return None
+        first = peers[: need - quorum.have] if not quorum.lost else quorum.unasked[: need - quorum.have]
+        return self._ask(rid, quorum, first)
+
+    def _ask(self, rid: int, quorum: GetQuorum, owners: tuple[NodeId, ...]) -> None:
+        """Ask some owners for their copy."""
+        question = ReadReplica(rid, self._local.routes.epoch, quorum.key, quorum.digest)
+        for owner in owners:
+            quorum.ask(owner)
+            self._outbox.send(owner, question)
 
     def on_replica_same(self, sender: NodeId, same: ReplicaSame) -> None:
         """An owner holds just what we held when we asked."""
         quorum = self._reads.get(same.rid)
         if quorum is None or not quorum.count(sender):
             return self._local.ignore("replica_same")
-        quorum.tell(sender, self._local.now, "digest")
+        if quorum.answers is not None:
+            quorum.tell(sender, self._local.now, "digest")
         return self._read_step(same.rid, quorum)
 
     def on_replica_read(self, sender: NodeId, read: ReplicaRead) -> bool:
@@ -172,7 +184,7 @@ class Coordinator:
         local = self._local
         quorum.done = True
         if quorum.heal and quorum.held is not None:
-            self._outbox.write(quorum.key, quorum.held)
+            self._take_in(quorum.key, quorum.held)
             quorum.volatile = True
             local.counters["healed"] += 1
         if quorum.then is not None:
@@ -198,7 +210,7 @@ class Coordinator:
             return self._refuse(read.client, ask.rid, Error.CONFLICT, failed, hint)
         if reads_first(ask) and (past is None or ask.condition == Condition.ABSENT):
             past = join(record)
-        need, problem = resolve_w(ask, len(read.peers) + 1)
+        need, problem = needed_w(ask.w, ask.mode, len(read.peers) + 1)
         assert not problem
         if read.held is not None:
             self._take_in(ask.key, read.held)
@@ -229,35 +241,27 @@ class Coordinator:
         except Unreadable:
             # Minting over an unreadable copy would be a new clock for an old key: fetch it first.
             return self._read(client, ask, peers, 1, ask)
-        if past is None:
-            past = join(held.record()) if held is not None and not (ask.siblings or ask.retry) else {}
-        expires = local.wall + ask.ttl_ms if ask.ttl_ms else 0
+        if past is None and (ask.siblings or ask.retry):
+            past = {}
+        expires = local.clock.wall + ask.ttl_ms if ask.ttl_ms else 0
         mint = self._minter.mint(held, past, ask.value, expires)
         if mint.siblings > config.SIBLINGS_MAX:
             text = f"the key has {mint.siblings - 1} siblings, the most a put may leave is {config.SIBLINGS_MAX}"
             return self._refuse(client, ask.rid, Error.CONFLICT, text, "get the key and put with its context")
         condition = "best_effort" if ask.condition != Condition.NONE else ""
         quorum = PutQuorum(
-            client,
-            ask.rid,
-            ask.key,
-            peers,
-            need,
-            ask.mode,
-            started,
-            version=mint.version,
-            condition=condition,
-        )
-        if ask.story:
-            quorum.answers = []
-        self._lose_avoided(quorum)
+            client, ask.rid, ask.key, peers, need, ask.mode, started, [] if ask.story else None,
+            asked=(1 << len(peers) + 1) - 1, version=mint.version, condition=condition,
+        )  # fmt: skip
+        if local.peers.avoided:
+            self._lose_avoided(quorum)
         rid = local.next_rid()
         self._writes[rid] = quorum
         timeout = self._timeout(ask.timeout_ms)
         self._deadlines.add(rid, local.now + timeout)
         outbox.write(ask.key, mint.held)
         outbox.ack(local.me, ReplicaWritten(rid))
-        order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, local.wall + int(timeout))
+        order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, local.clock.wall + int(timeout))
         for peer in peers:
             outbox.send(peer, order)
         return None
@@ -268,7 +272,8 @@ class Coordinator:
         local = self._local
         if quorum is None or not quorum.count(ME if sender == local.me else sender):
             return local.ignore("replica_written")
-        quorum.tell(sender, local.now, "written")
+        if quorum.answers is not None:
+            quorum.tell(sender, local.now, "written")
         if not quorum.done and quorum.have >= quorum.need:
             quorum.done = True
             version = quorum.version
@@ -304,12 +309,25 @@ class Coordinator:
                     self._check_hope(rid, quorum, f"{peer} cannot be reached")
 
     def _check_hope(self, rid: int, quorum: Quorum, why: str) -> None:
+        """An owner is out: ask another in its place, or tell the client that there is none."""
         if not quorum.done and quorum.hopeless:
             quorum.done = True
             self._fail(quorum, Error.UNAVAILABLE, f"{self._letter(quorum)}={quorum.need} cannot be met: {why}")
+        elif not quorum.done and isinstance(quorum, GetQuorum):
+            self._ask(rid, quorum, quorum.unasked[:1])
         if quorum.finished:
             self._reads.pop(rid, None)
             self._writes.pop(rid, None)
+
+    def _hedge(self, now: Millis) -> None:
+        """Ask the other owners too, for reads that those asked first keep waiting."""
+        hedges = self._hedges
+        while hedges and hedges[0][0] <= now:
+            _, rid = hedges.popleft()
+            quorum = self._reads.get(rid)
+            if quorum is not None and not quorum.done:
+                self._local.counters["hedged"] += 1
+                self._ask(rid, quorum, quorum.unasked)
 
     @property
     def busy(self) -> bool:
@@ -317,18 +335,19 @@ class Coordinator:
         return any(not q.done for table in (self._reads, self._writes) for q in table.values())
 
     @property
-    def wake_at(self) -> Millis:
-        """When the next deadline passes."""
-        return self._deadlines.wake_at
+    def timed(self) -> bool:
+        """Whether anything here has a deadline."""
+        return bool(self._reads or self._writes)
 
     def on_tick(self, now: Millis) -> None:
         """Answer the requests whose deadline has passed, and avoid the owners that let them down."""
+        self._hedge(now)
         for rid in self._deadlines.due(now):
             quorum = self._reads.pop(rid, None) or self._writes.pop(rid, None)
             if quorum is None:
                 continue
             for i, peer in enumerate(quorum.peers):
-                if not (quorum.answered | quorum.lost) >> i & 1:
+                if quorum.asked & ~(quorum.answered | quorum.lost) & 1 << i:
                     self._avoid(peer, now)
             if not quorum.done:
                 quorum.done = True
@@ -337,10 +356,9 @@ class Coordinator:
     def _lose_avoided(self, quorum: Quorum) -> None:
         """Do not wait for the owners that failed a moment ago; an answer of theirs still counts."""
         avoided = self._local.peers.avoided
-        if avoided:
-            for peer in quorum.peers:
-                if peer in avoided:
-                    quorum.lose(peer)
+        for peer in quorum.peers:
+            if peer in avoided:
+                quorum.lose(peer)
 
     def _avoid(self, peer: NodeId, now: Millis) -> None:
         if self._local.peers.avoid(peer, now):
@@ -360,23 +378,20 @@ class Coordinator:
         self._local.counters["refused_" + error.name.lower()] += 1
         self._outbox.send(client, Failed(rid, self._local.routes.epoch, error, message, hint))
 
-    def _overloaded(self, client: Address, rid: int) -> bool:
-        if len(self._reads) + len(self._writes) < config.PENDING_MAX:
-            return False
+    def _overloaded(self, client: Address, rid: int) -> None:
         self._refuse(client, rid, Error.OVERLOADED, f"{config.PENDING_MAX} requests are in flight here")
-        return True
 
     def _cut_off(
-        self, client: Address, rid: int, peers: tuple[NodeId, ...], need: int, letter: str, mine: int = 1
+        self, client: Address, rid: int, peers: tuple[NodeId, ...], need: int, letter: str, mine: int
     ) -> bool:
         """Refuse at once what the owners in reach cannot satisfy; nothing has been stored yet."""
-        avoided = self._local.peers
-        if not avoided.avoided or mine + avoided.reachable(peers) >= need:
+        local = self._local
+        if mine + local.peers.reachable(peers) >= need:
             return False
-        out = ", ".join(p for p in peers if p in avoided.avoided)
+        out = ", ".join(p for p in peers if p in local.peers.avoided)
         message = f"{letter}={need} cannot be met: {out} cannot be reached"
-        self._local.counters["failed_unavailable"] += 1
-        failed = Failed(rid, self._local.routes.epoch, Error.UNAVAILABLE, message, "kvctl status", False, 0, need)
+        local.counters["failed_unavailable"] += 1
+        failed = Failed(rid, local.routes.epoch, Error.UNAVAILABLE, message, "kvctl status", need=need)
         self._outbox.send(client, failed)
         return True
 

@@ -6,8 +6,6 @@ Never: forgets one; a finished request is simply not found when its slice is due
 
 from __future__ import annotations
 
-from math import inf
-
 from kvnode import config
 from kvnode.protocol.types import Millis
 
@@ -33,8 +31,3 @@ class Deadlines:
         """The requests whose deadline has passed."""
         past = [number for number in self._slices if number * config.DEADLINE_SLICE_MS <= now]
         return [rid for number in sorted(past) for rid in self._slices.pop(number)]
-
-    @property
-    def wake_at(self) -> Millis:
-        """When the next slice is due."""
-        return min(self._slices) * config.DEADLINE_SLICE_MS if self._slices else inf

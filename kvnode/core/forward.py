@@ -98,9 +98,9 @@ class Forwarder:
         return bool(self._pending)
 
     @property
-    def wake_at(self) -> Millis:
-        """When the next deadline passes."""
-        return self._deadlines.wake_at
+    def timed(self) -> bool:
+        """Whether anything here has a deadline."""
+        return bool(self._pending)
 
     def on_tick(self, now: Millis) -> None:
         """Answer the requests whose owner did not."""

@@ -15,9 +15,10 @@ clients say. What a node says to itself (its own vote) comes back in through the
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
-from kvnode import __version__
+from kvnode import __version__, config
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.forward import Forwarder
 from kvnode.core.local import Local
@@ -49,7 +50,7 @@ from kvnode.protocol.messages import (
     WriteReplica,
     Written,
 )
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.ring import Ring, hash_slot
 from kvnode.protocol.types import Address, Millis, NodeId, WallMillis
 
 Handler = Callable[[Any, Any], object]
@@ -62,6 +63,7 @@ class Node:
     def __init__(self, local: Local, vitals: Vitals) -> None:
         assert local.routes.ring.member(local.me) is not None
         self._local = local
+        self._next_tick: Millis = 0
         self._coordinator = Coordinator(local)
         self._forwarder = Forwarder(local)
         self._replica = Replica(local)
@@ -146,10 +148,11 @@ class Node:
     def end(self) -> Turn:
         """The turn ends: serve the timers that are due, hand out what is owed."""
         local = self._local
-        if local.peers.avoided:
+        if local.now >= self._next_tick:
+            self._next_tick = local.now + config.TICK_MS
             local.peers.on_tick(local.now)
-        for mechanism in self._ticking:
-            mechanism.on_tick(local.now)
+            for mechanism in self._ticking:
+                mechanism.on_tick(local.now)
         return local.outbox.take()
 
     def committed(self, number: int) -> None:
@@ -163,24 +166,26 @@ class Node:
 
     @property
     def wake_at(self) -> Millis:
-        """The time of the earliest timer."""
-        return min(mechanism.wake_at for mechanism in self._ticking)
+        """When the timers are to be looked at again."""
+        if self._local.peers.avoided or any(mechanism.timed for mechanism in self._ticking):
+            return self._next_tick
+        return inf
 
     # ---- where messages have more than one reader ------------------------------------------
 
-    def _owned(self, key: bytes) -> bool:
-        routes = self._local.routes
-        return routes.peers[routes.partition(key)] is not None
-
     def _on_get(self, sender: Address, ask: Get) -> None:
-        if self._owned(ask.key):
-            self._coordinator.on_get(sender, ask)
+        routes = self._local.routes
+        peers = routes.peers[hash_slot(ask.key) >> routes.shift]
+        if peers is not None:
+            self._coordinator.on_get(sender, ask, peers)
         else:
             self._forwarder.on_request(sender, ask)
 
     def _on_put(self, sender: Address, ask: Put) -> None:
-        if self._owned(ask.key):
-            self._coordinator.on_put(sender, ask)
+        routes = self._local.routes
+        peers = routes.peers[hash_slot(ask.key) >> routes.shift]
+        if peers is not None:
+            self._coordinator.on_put(sender, ask, peers)
         else:
             self._forwarder.on_request(sender, ask)
 

@@ -170,9 +170,9 @@ class Observer:
         return bool(self._gatherings)
 
     @property
-    def wake_at(self) -> Millis:
-        """When the next deadline passes."""
-        return self._deadlines.wake_at
+    def timed(self) -> bool:
+        """Whether anything here has a deadline."""
+        return bool(self._gatherings)
 
     def on_tick(self, now: Millis) -> None:
         """Make do with those who answered in time."""

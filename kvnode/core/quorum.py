@@ -29,20 +29,28 @@ class Quorum(Struct, gc=False):
     need: int
     mode: int
     started: Millis
-    have: int = 0
-    answered: int = 0
-    """Bit i: peer i answered; bit len(peers): this node did."""
-    lost: int = 0
-    """Bit i: peer i refused, or cannot be reached."""
-    done: bool = False
-    """The client has its reply."""
     answers: list[Answer] | None = None
     """The story so far; None when nobody asked for it."""
+    have: int = 0
+    """Owners that count toward `need`."""
+    asked: int = 0
+    """Bit i: peer i was asked; bit len(peers) is this node's own, whom quorums name by ""."""
+    answered: int = 0
+    lost: int = 0
+    """Those who refused, or cannot be reached: not waited for, but counted if they answer yet."""
+    done: bool = False
+    """The client has its reply."""
 
     @property
     def enough(self) -> bool:
         """Whether the client can be answered."""
         return self.have >= self.need
+
+    @property
+    def unasked(self) -> tuple[NodeId, ...]:
+        """The other owners that could be asked yet."""
+        closed = self.asked | self.lost
+        return tuple(peer for i, peer in enumerate(self.peers) if not closed >> i & 1)
 
     @property
     def hopeless(self) -> bool:
@@ -52,21 +60,23 @@ class Quorum(Struct, gc=False):
 
     @property
     def finished(self) -> bool:
-        """Whether every owner has answered or is lost."""
-        everyone = (1 << len(self.peers) + 1) - 1
-        return (self.answered | self.lost) == everyone
+        """Whether everyone who was asked has answered or is lost."""
+        return not self.asked & ~(self.answered | self.lost)
 
-    def _bit(self, node: NodeId) -> int:
-        """The bit of an owner; 0 for a stranger; the last one for this node (named by "")."""
-        if not node:
-            return 1 << len(self.peers)
-        peers = self.peers
-        return 1 << peers.index(node) if node in peers else 0
+    def ask(self, node: NodeId) -> None:
+        """This owner is being asked."""
+        self.asked |= 1 << (self.peers.index(node) if node else len(self.peers))
 
     def count(self, node: NodeId) -> bool:
         """Count an owner's answer. False when it has answered before, or was never asked."""
-        bit = self._bit(node)
-        if not bit or self.answered & bit:
+        peers = self.peers
+        if node in peers:
+            bit = 1 << peers.index(node)
+        elif not node:
+            bit = 1 << len(peers)
+        else:
+            return False
+        if self.answered & bit or not self.asked & bit:
             return False
         self.answered |= bit
         self.have += 1
@@ -74,9 +84,11 @@ class Quorum(Struct, gc=False):
         return True
 
     def lose(self, node: NodeId) -> bool:
-        """An owner will not answer. False when it already has, or was never asked."""
-        bit = self._bit(node)
-        if not bit or (self.answered | self.lost) & bit:
+        """An owner will not answer. False when it already has, or is none."""
+        if node and node not in self.peers:
+            return False
+        bit = 1 << (self.peers.index(node) if node else len(self.peers))
+        if (self.answered | self.lost) & bit:
             return False
         self.lost |= bit
         return True
@@ -90,7 +102,9 @@ class Quorum(Struct, gc=False):
 class GetQuorum(Quorum, kw_only=True, gc=False):
     """A read: the merge of what R owners hold."""
 
-    held: Held | None
+    held: Held | None = None
+    digest: bytes = b""
+    """Of what this node held when it asked."""
     volatile: bool = False
     """Whether `held` shows something not yet durable here."""
     heal: bool = False

@@ -6,39 +6,41 @@ Never: a default that is not written in CONTRACT ("Words and defaults").
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from kvnode.core.versions import covers, live
-from kvnode.protocol.messages import Condition, Get, Put
+from kvnode.protocol.messages import Condition, Put
 from kvnode.protocol.ring import majority
 from kvnode.protocol.types import ALL, DEFAULT, EVENTUAL, MAJORITY, QUORUM, Past, Record
 
 
-def resolve_r(ask: Get, owners: int) -> tuple[int, str]:
+@lru_cache(maxsize=1024)
+def needed_r(asked: int, mode: int, owners: int) -> tuple[int, str]:
     """How many replicas a get must hear, or what is wrong with its `r`."""
-    need, problem = _resolve(ask.r, owners, "r")
+    need, problem = _resolve(asked, owners, "r")
     floor = owners - majority(owners) + 1
-    if not problem and ask.mode == QUORUM and need < floor:
+    if not problem and mode == QUORUM and need < floor:
         return 0, f"mode quorum needs r >= {floor} of {owners} owners, so that reads and writes overlap"
     return need, problem
 
 
-def resolve_w(ask: Put, owners: int) -> tuple[int, str]:
+@lru_cache(maxsize=1024)
+def needed_w(asked: int, mode: int, owners: int) -> tuple[int, str]:
     """How many replicas a put must reach, or what is wrong with its `w`."""
-    need, problem = _resolve(ask.w, owners, "w")
-    if not problem and ask.mode == QUORUM and need < majority(owners):
+    need, problem = _resolve(asked, owners, "w")
+    if not problem and mode == QUORUM and need < majority(owners):
         return 0, f"mode quorum needs w >= {majority(owners)} of {owners} owners, a majority"
     return need, problem
 
 
 def _resolve(asked: int, owners: int, letter: str) -> tuple[int, str]:
-    match asked:
-        case d if d in (DEFAULT, MAJORITY):
-            return majority(owners), ""
-        case a if a == ALL:
-            return owners, ""
-        case n if 1 <= n <= owners:
-            return n, ""
-        case _:
-            return 0, f"{letter}={asked} is not possible: this key has {owners} owner{'s' * (owners > 1)}"
+    if asked in (DEFAULT, MAJORITY):
+        return majority(owners), ""
+    if asked == ALL:
+        return owners, ""
+    if 1 <= asked <= owners:
+        return asked, ""
+    return 0, f"{letter}={asked} is not possible: this key has {owners} owner{'s' * (owners > 1)}"
 
 
 def reads_first(ask: Put) -> bool:
@@ -59,7 +61,7 @@ def condition_problem(ask: Put, record: Record, past: Past | None, wall: int) ->
     return ""
 
 
-def pair_problem(key: bytes, value: bytes, limit: int) -> str:
+def pair_problem(ask: Put, limit: int) -> str:
     """What is wrong with the size of a pair; empty when it fits."""
-    size = len(key) + len(value)
+    size = len(ask.key) + (len(ask.value) if ask.value is not None else 0)
     return f"key and value are {size} bytes together, the most is {limit}" if size > limit else ""

@@ -98,9 +98,9 @@ class Scanner:
         return bool(self._pages)
 
     @property
-    def wake_at(self) -> Millis:
-        """When the next deadline passes."""
-        return self._deadlines.wake_at
+    def timed(self) -> bool:
+        """Whether anything here has a deadline."""
+        return bool(self._pages)
 
     def on_tick(self, now: Millis) -> None:
         """Make do with those who answered in time."""

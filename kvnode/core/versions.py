@@ -124,7 +124,9 @@ def merge_held(mine: Held | None, theirs: bytes) -> Held:
     actor = mine.actor
     if actor != NO_ACTOR and _names_beyond(record, actor, join(ours).get(actor, 0)):
         actor = NO_ACTOR
-    if digest_of(merged) == mine.digest and actor == mine.actor:
+    if merged is record:
+        return held_of(record, actor, blob=theirs)
+    if (merged is ours or digest_of(merged) == mine.digest) and actor == mine.actor:
         return mine
     return held_of(merged, actor)
 
@@ -152,18 +154,23 @@ class Minter:
         self.pruned = 0
         """Clock entries dropped for being more than the limit: each may show as a false sibling."""
 
-    def mint(self, held: Held | None, past: Past, value: bytes | None, expires_at: WallMillis = 0) -> Mint:
-        """Put a version with this past over what is held; what the past does not cover stays."""
+    def mint(self, held: Held | None, past: Past | None, value: bytes | None, expires_at: WallMillis = 0) -> Mint:
+        """Put a version over what is held. What `past` does not cover stays; None covers all of it."""
         ours = held.record() if held is not None else ()
+        seen = join(ours)
+        covers_all = past is None
+        if past is None:
+            past = seen
         actor = held.actor if held is not None else NO_ACTOR
-        if actor == NO_ACTOR or past.get(actor, 0) > join(ours).get(actor, 0):
+        if actor == NO_ACTOR or past.get(actor, 0) > seen.get(actor, 0):
             actor = self._draw()
         assert actor != NO_ACTOR
         if len(past) > config.CLOCK_ENTRIES_MAX:
             past = self._prune(past, ours)
-        time = self._clock.mint(past)
-        version = Version(actor, time, dict(sorted(past.items())), value, expires_at)
-        kept = tuple(v for v in ours if not covers(past, v))
+        if len(past) > 1:
+            past = dict(sorted(past.items()))
+        version = Version(actor, self._clock.mint(past), past, value, expires_at)
+        kept = () if covers_all else tuple(v for v in ours if not covers(past, v))
         record = tuple(sorted((*kept, version), key=_version_order)) if kept else (version,)
         return Mint(held_of(record, actor), version, len(record))
 

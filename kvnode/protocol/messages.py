@@ -392,7 +392,6 @@ Message: TypeAlias = (
 )  # fmt: skip
 
 
-
 def safe_to_retry(ask: Get | Put) -> bool:
     """Whether a request that may have been applied can be sent again, to another owner.
 

@@ -8,7 +8,7 @@ Never: trusts a name a frame claims beyond its place: members speak as members o
     DEALER  two to each peer (data, control): what this node says to it. They set no routing id: a
             restarted peer that reused one would be ignored while its old connection half-lives.
 
-Every message is [greeting, batch] (`protocol.codec`). `IMMEDIATE` makes a peer that is not
+Every message is one frame (`protocol.codec`). `IMMEDIATE` makes a peer that is not
 connected refuse at once instead of queueing into the void.
 """
 
@@ -26,14 +26,17 @@ from kvnode.protocol.codec import (
     NODE,
     PROTOCOL_VERSION,
     Greeting,
-    Greetings,
-    decode_batch,
+    Reader,
     encode_batches,
     encode_greeting,
 )
 from kvnode.protocol.messages import CONTROL, Message
 from kvnode.protocol.ring import Ring
 from kvnode.protocol.types import Address, NodeId
+
+NOBLOCK = int(zmq.NOBLOCK)
+SNDMORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+"""Plain numbers: pyzmq's enum arithmetic would cost a microsecond a call."""
 
 Received = tuple[Address, list[Message]]
 
@@ -53,8 +56,8 @@ class Transport:
         self._addresses: dict[NodeId, str] = {}
         self._cluster_id = 0
         self._greeting = b""
-        self._greetings = Greetings()
-        self._kept: dict[NodeId, deque[tuple[float, zmq.Socket[bytes], bytes]]] = {}
+        self._reader = Reader()
+        self._kept: dict[NodeId, deque[tuple[float, zmq.Socket[bytes], bytearray]]] = {}
         self.counters: Counter[str] = Counter()
         try:
             self._router.bind(f"tcp://{listen}")
@@ -107,39 +110,39 @@ class Transport:
         """What has arrived, up to a bound, control messages first."""
         data: list[Received] = []
         control: list[Received] = []
-        recv = self._router.recv_multipart
+        recv = self._router.recv
         for _ in range(config.TURN_FRAMES_MAX):
             try:
-                frames = recv(zmq.NOBLOCK)
+                connection = recv(NOBLOCK)
             except zmq.Again:
                 break
-            received = self._accept(frames)
+            frame = recv(NOBLOCK, copy=False)
+            received = self._accept(connection, frame.buffer)
+            while frame.more:
+                # A message of ours has one frame: whoever sends more is not one of us.
+                frame = recv(NOBLOCK, copy=False)
+                received = self._drop("malformed")
             if received is not None:
                 messages = received[1]
                 first = messages[0] if messages else None
                 (control if type(first) in CONTROL else data).append(received)
         return control + data if control else data
 
-    def _accept(self, frames: list[bytes]) -> Received | None:
+    def _accept(self, connection: bytes, frame: memoryview) -> Received | None:
         """A frame's sender and messages, or None for one that is dropped."""
-        if len(frames) != 3:
+        read = self._reader.read(frame)
+        if read is None:
             return self._drop("malformed")
-        greeting = self._greetings.of(frames[1])
-        if greeting is None:
-            return self._drop("malformed")
+        greeting, messages = read
         if greeting.version != PROTOCOL_VERSION:
             return self._drop("other_version")
-        sender: Address = frames[0]
         if greeting.role == NODE:
             if greeting.cluster_id != self._cluster_id or greeting.name not in self._addresses:
                 return self._drop("foreign")
-            sender = NodeId(greeting.name)
-        elif greeting.role != CLIENT or greeting.cluster_id not in (0, self._cluster_id):
+            return NodeId(greeting.name), messages
+        if greeting.role != CLIENT or greeting.cluster_id not in (0, self._cluster_id):
             return self._drop("foreign")
-        messages = decode_batch(frames[2])
-        if messages is None:
-            return self._drop("malformed")
-        return sender, messages
+        return connection, messages
 
     def _drop(self, why: str) -> Received | None:
         self.counters["dropped_" + why] += 1
@@ -166,23 +169,23 @@ class Transport:
             self.counters["lost"] += len(messages)
             return False
         waiting = peer in self._kept and not self.retry()
-        for batch in encode_batches(messages):
+        for frame in encode_batches(self._greeting, messages):
             if not waiting:
                 try:
-                    dealer.send_multipart((self._greeting, batch), zmq.NOBLOCK)
+                    dealer.send(frame, NOBLOCK)
                 except zmq.ZMQError:
                     waiting = True
                 else:
                     continue
-            self._keep(peer, dealer, batch)
+            self._keep(peer, dealer, frame)
         return not waiting
 
-    def _keep(self, peer: NodeId, dealer: zmq.Socket[bytes], batch: bytes) -> None:
+    def _keep(self, peer: NodeId, dealer: zmq.Socket[bytes], frame: bytearray) -> None:
         kept = self._kept.setdefault(peer, deque())
         if len(kept) >= config.KEPT_FRAMES_MAX:
             kept.popleft()
             self.counters["lost"] += 1
-        kept.append((time.monotonic() + config.KEPT_MS / 1000, dealer, batch))
+        kept.append((time.monotonic() + config.KEPT_MS / 1000, dealer, frame))
 
     @property
     def keeping(self) -> bool:
@@ -198,12 +201,12 @@ class Transport:
         now = time.monotonic()
         for peer, kept in list(self._kept.items()):
             while kept:
-                expires, dealer, batch = kept[0]
+                expires, dealer, frame = kept[0]
                 if expires <= now or dealer.closed:
                     self.counters["lost"] += 1
                 else:
                     try:
-                        dealer.send_multipart((self._greeting, batch), zmq.NOBLOCK)
+                        dealer.send(frame, NOBLOCK)
                     except zmq.ZMQError:
                         break
                 kept.popleft()
@@ -212,9 +215,10 @@ class Transport:
         return not self._kept
 
     def _send_client(self, client: bytes, messages: list[Message]) -> None:
-        for batch in encode_batches(messages):
+        for frame in encode_batches(self._greeting, messages):
             try:
-                self._router.send_multipart((client, self._greeting, batch), zmq.NOBLOCK)
+                self._router.send(client, SNDMORE)
+                self._router.send(frame, NOBLOCK)
             except zmq.ZMQError:
                 self.counters["clients_gone"] += 1
                 return
