@@ -31,6 +31,10 @@ from kvnode.protocol.ring import Ring
 CONNECT_S = 2.0
 IN_FLIGHT_MAX = 256
 POLL_MS = 50
+LOOK_S = 0.02
+"""How often deadlines and connections are looked at."""
+DIALLING_S = 0.002
+"""...and while one is coming up."""
 
 Reply = TypeVar("Reply")
 
@@ -42,6 +46,7 @@ class Pump:
         self.session = Session(addresses, secrets.randbits(31) << 32)
         self.links = Links()
         self._addresses = addresses
+        self._look_at = 0.0
 
     def connect(self) -> None:
         """Learn the ring from the first node that answers. Raises `NoEndpoint`."""
@@ -63,14 +68,20 @@ class Pump:
     def turn(self, wait_s: float) -> None:
         """Send what is to be sent, wait a while for answers, take them in."""
         session, links = self.session, self.links
-        now = time.monotonic()
-        session.tick(now)
+        session.now = now = time.monotonic()
         broken = links.send(session.take(), now)
         if not broken:
-            heard, broken = links.hear(links.poller.poll(int(wait_s * 1000)))
-            for address, messages in heard:
+            if links.dialling:
+                wait_s = min(wait_s, DIALLING_S)
+            for address, messages in links.hear(links.poller.poll(int(wait_s * 1000))):
                 session.receive(address, messages)
-            broken += links.overdue(now)
+        if now >= self._look_at or links.dialling:
+            self._look_at = now + LOOK_S
+            last_words, gone = links.look(now)
+            for address, messages in last_words:
+                session.receive(address, messages)
+            broken += gone
+            session.tick(now)
         for address in broken:
             session.lost(address)
 

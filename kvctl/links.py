@@ -7,9 +7,11 @@ that is malformed or of another cluster is dropped. Never: blocks.
 from __future__ import annotations
 
 import secrets
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import zmq
+import zmq.backend
 from zmq.utils.monitor import parse_monitor_message
 
 from kvnode import config
@@ -28,7 +30,12 @@ DIAL_S = 1.0
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
+# pyzmq's backend with plain numbers, for the reason given in `kvnode.shell.transport`.
+_recv: Callable[..., bytes] = zmq.backend.Socket.recv
+_send: Callable[..., object] = zmq.backend.Socket.send
+_get: Callable[..., Any] = zmq.backend.Socket.get
 NOBLOCK = int(zmq.NOBLOCK)
+EVENTS, RCVMORE, POLLIN = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
 
 Heard: TypeAlias = list[tuple[str, list[Message]]]
 """Addresses, and what each of them said."""
@@ -70,7 +77,7 @@ class Links:
 
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """Every socket to watch."""
-        return [socket for link in self._links.values() for socket in (link.socket, link.monitor)]
+        return [link.socket for link in self._links.values()]
 
     def send(self, out: dict[str, list[Message]], now: float) -> list[str]:
         """Hand over batches; what a fresh connection cannot take yet waits. Returns broken addresses."""
@@ -100,9 +107,8 @@ class Links:
         link = Link(address, socket, now)
         socket.connect(f"tcp://{address}")
         self._links[address] = link
-        for watched in (link.socket, link.monitor):
-            self._by_socket[watched] = link
-            self.poller.register(watched, zmq.POLLIN)
+        self._by_socket[socket] = link
+        self.poller.register(socket, zmq.POLLIN)
         return link
 
     def _push(self, link: Link) -> bool:
@@ -110,36 +116,50 @@ class Links:
         backlog = link.backlog
         while backlog:
             try:
-                link.socket.send(backlog[0], NOBLOCK)
+                _send(link.socket, backlog[0], NOBLOCK)
             except zmq.ZMQError:
                 return False
             backlog.pop(0)
         return True
 
-    def hear(
-        self, ready: list[tuple[zmq.Socket[bytes], int]]
-    ) -> tuple[list[tuple[str, list[Message]]], list[str]]:
-        """What has arrived on these sockets, and the addresses whose connection broke."""
+    def hear(self, ready: Iterable[tuple[zmq.Socket[bytes], int]]) -> Heard:
+        """What has arrived on these sockets."""
+        heard: Heard = []
+        for socket, _ in ready:
+            self._drain(self._by_socket[socket], heard)
+        return heard
+
+    def look(self, now: float) -> tuple[Heard, list[str]]:
+        """Look after the connections: send what waited for one to come up, find those that broke.
+
+        Returns the last words of the broken ones, and their addresses.
+        """
         heard: Heard = []
         broken: list[str] = []
-        for socket, _ in ready:
-            link = self._by_socket[socket]
-            if socket is link.socket:
+        for link in self._links.values():
+            if self._watch(link):
                 self._drain(link, heard)
-            elif self._watch(link):
-                self._drain(link, heard)
-                link.backlog.clear()
                 broken.append(link.address)
+            elif link.backlog and not self._push(link) and now - link.dialled_at > DIAL_S:
+                broken.append(link.address)
+        for address in broken:
+            self._links[address].backlog.clear()
         return heard, broken
 
+    @property
+    def dialling(self) -> bool:
+        """Whether something waits for a connection to come up: `look` soon."""
+        return any(link.backlog for link in self._links.values())
+
     def _drain(self, link: Link, heard: Heard) -> None:
-        recv = link.socket.recv
+        socket = link.socket
         for _ in range(config.TURN_FRAMES_MAX):
-            try:
-                frame = recv(NOBLOCK)
-            except zmq.Again:
+            if not _get(socket, EVENTS) & POLLIN:
                 return
-            read = self._reader.read(memoryview(frame))
+            frame = _recv(socket, NOBLOCK)
+            while _get(socket, RCVMORE):
+                frame = _recv(socket, NOBLOCK)
+            read = self._reader.read(frame)
             if read is None:
                 continue
             if read.greeting.version != PROTOCOL_VERSION:
@@ -158,17 +178,9 @@ class Links:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 link.connected = True
                 broke = False
-                self._push(link)
             elif link.connected:
                 link.connected = False
                 broke = True
-
-    def overdue(self, now: float) -> list[str]:
-        """Addresses that have not come up in the time for it."""
-        late = [k for k in self._links.values() if k.backlog and not k.connected and now - k.dialled_at > DIAL_S]
-        for link in late:
-            link.backlog.clear()
-        return [link.address for link in late]
 
     def close(self) -> None:
         """Close everything; nothing lingers."""

@@ -6,7 +6,7 @@ leaves only after their commit. Never: reads a clock, a socket or a file.
     begin(now, wall) ─► receive(sender, message) ... ─► end() ─► Turn(sends, writes, acks)
     committed(number)          the shell, when a turn's writes are durable
     lost(peer)                 the shell, when a message to a peer could not be handed over
-    wake_at                    when the next turn is due at the latest, message or not
+    timed                      whether a turn is due every TICK_MS, message or not
 
 Clients are named by their connection (bytes), members by their id (str): a client can say only what
 clients say. What a node says to itself (its own vote) comes back in through the same door.
@@ -15,7 +15,6 @@ clients say. What a node says to itself (its own vote) comes back in through the
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 from kvnode import __version__, config
@@ -165,11 +164,14 @@ class Node:
         return any(mechanism.busy for mechanism in self._ticking)
 
     @property
-    def wake_at(self) -> Millis:
-        """When the timers are to be looked at again."""
-        if self._local.peers.avoided or any(mechanism.timed for mechanism in self._ticking):
-            return self._next_tick
-        return inf
+    def timed(self) -> bool:
+        """Whether a timer runs, so that a turn is due every `TICK_MS` even without a message."""
+        if self._local.peers.avoided:
+            return True
+        for mechanism in self._ticking:  # noqa: SIM110 -- a generator would cost more than the loop
+            if mechanism.timed:
+                return True
+        return False
 
     # ---- where messages have more than one reader ------------------------------------------
 

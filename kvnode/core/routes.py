@@ -21,10 +21,17 @@ class Routes:
         self.members: tuple[NodeId, ...] = tuple(m.id for m in ring.members)
         self.others: tuple[NodeId, ...] = tuple(m for m in self.members if m != me)
         self.owners: list[tuple[NodeId, ...]] = [ring.owner_ids(p) for p in range(ring.q)]
+        start = self.members.index(me)
+        after = {m: (i - start) % len(self.members) for i, m in enumerate(self.members)}
         self.peers: list[tuple[NodeId, ...] | None] = [
-            tuple(o for o in owners if o != me) if me in owners else None for owners in self.owners
+            tuple(sorted((o for o in owners if o != me), key=after.__getitem__)) if me in owners else None
+            for owners in self.owners
         ]
-        """The other owners of a partition; None where this member is not one."""
+        """The other owners of a partition; None where this member is not one.
+
+        In the order of the members after this one: reads ask the first R - 1, so what a node asks in
+        one turn goes to few peers in large frames, and each member is asked as often as any other.
+        """
 
     def partition(self, key: bytes) -> Partition:
         """The partition of a key."""

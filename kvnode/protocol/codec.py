@@ -80,7 +80,7 @@ class Reader:
     def __init__(self) -> None:
         self._greetings: dict[bytes, Greeting] = {}
 
-    def read(self, frame: bytes | memoryview) -> Frame | None:
+    def read(self, frame: bytes) -> Frame | None:
         """The frame's greeting and messages, or None if any of it is malformed.
 
         The messages of another protocol version are not looked at: there are none.
@@ -88,14 +88,14 @@ class Reader:
         start = frame[0] + 1 if len(frame) else 1
         if len(frame) < start:
             return None
-        raw = bytes(frame[1:start])
+        raw = frame[1:start]
         greeting = self._greetings.get(raw) or self._learn(raw)
         if greeting is None:
             return None
         if greeting.version != PROTOCOL_VERSION:
             return Frame(greeting, [])
         try:
-            return Frame(greeting, _batch.decode(frame[start:]))
+            return Frame(greeting, _batch.decode(memoryview(frame)[start:]))
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return None
 

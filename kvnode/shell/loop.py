@@ -17,7 +17,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from math import ceil
 
 import zmq
 
@@ -71,7 +70,7 @@ class Loop:
                 ready = dict((quiet if behind else everything).poll(self._patience()))
                 if self._stop_read in ready:
                     break
-                self.turn(listen=not behind, engine_ready=engine_fd in ready)
+                self.turn(listen=router in ready, engine_ready=engine_fd in ready)
             self._drain()
         except StoreFailed as failed:
             self.failure = str(failed)
@@ -137,8 +136,7 @@ class Loop:
             return 0
         if self._transport.keeping and not self._transport.retry():
             return config.REDIAL_MS
-        until = self._node.wake_at - time.monotonic_ns() / 1e6
-        return max(0, min(ceil(min(until, config.POLL_MS_MAX)), config.POLL_MS_MAX))
+        return config.TICK_MS if self._node.timed else config.POLL_MS_MAX
 
     def _drain(self) -> None:
         """Before a clean stop: finish what was received, acknowledge what was written."""
