@@ -51,8 +51,12 @@ KEPT_FRAMES_MAX = 64
 CLOCK_ENTRIES_MAX = 50
 """Actors in a new version's past. Beyond it the oldest go when minting (Dynamo §4.4)."""
 
-CLOCK_ENTRIES_CAP = 1024
-"""Actors a decoder accepts in one past: far beyond any honest one."""
+CLOCK_ENTRIES_CAP = 16_384
+"""Actors a decoder accepts in one past: the context of the most siblings repair can meet names
+100 siblings x 3 diverged replicas x (50 + 1) = 15,300."""
+
+CONTEXT_BYTES_MAX = 512 * 1024
+"""Longest context token; that many actors of 18 bytes, in base64. A longer one is refused as invalid."""
 
 SIBLINGS_MAX = 100
 """A client's put that would leave more siblings is refused; repair never is."""
@@ -62,6 +66,10 @@ SIBLINGS_CAP = 4096
 
 CLOCK_AHEAD_MAX_MS = 60_000
 """A remote time further ahead is counted and kept out of the clock; a context naming one is refused."""
+
+TTL_MS_MAX = 100 * 366 * 86_400_000
+"""Longest time to live, a hundred years. A frame that asks for more is malformed: beyond 64 bits no
+expiry could be written down."""
 
 WRITE_DEADLINE_MAX_MS = 60_000
 """Longest a request may live; every message that can write is refused after its deadline."""
@@ -87,8 +95,30 @@ SCAN_PAGE_MAX = 1_000
 SCAN_PAGE_BYTES_MAX = 1024 * 1024
 """A scan page is cut short at this many bytes of records."""
 
+TEXT_CHARS_MAX = 4_096
+"""Longest text a decoder accepts in a message. An event's is cut to it."""
+
 EVENTS_MAX = 2_048
 """Events a node remembers; the oldest are forgotten."""
+
+
+COMMIT_S_MAX = 30
+"""A commit that has not returned after this long has an unknown outcome: the node stops."""
+
+FLUSH_ROWS = 250
+"""Rows in one statement of a flush; eight statements make a transaction."""
+
+TABLE_CACHE_KB = 8 * 1024
+"""SQLite's own page cache on the connection that reads the table."""
+
+ENTRY_OVERHEAD_BYTES = 300
+"""Python's objects around a record in memory: bytes headers, the struct, its dict slot (measured)."""
+
+MEMTABLE_FACTOR_MAX = 2
+"""While a flush runs the next memtable may grow to this many times its bound; then reading stops."""
+
+ABSENT_REMEMBERED = 4096
+"""Keys found absent a moment ago: their first write need not look again."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

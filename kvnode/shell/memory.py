@@ -1,0 +1,84 @@
+"""The memory engine: everything in a dict, gone with the process. For tests and caches.
+
+Promises: the same behaviour as any engine, except that nothing outlives the process.
+Never: touches a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from heapq import nsmallest
+
+import msgspec
+
+from kvnode.core.outbox import Stored
+from kvnode.core.versions import Held
+from kvnode.protocol.ring import Ring
+from kvnode.shell.store import EngineStats, Identity
+
+
+class MemoryEngine:
+    """A store in memory."""
+
+    name = "memory"
+    durability = "none"
+    behind = False
+
+    def __init__(self, node: str) -> None:
+        self.identity = Identity(node, secrets.randbits(63), 1, None)
+        self._records: dict[bytes, Held] = {}
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._turn = 0
+        self._keys = 0
+        self._value_bytes = 0
+        self._closed = False
+
+    def get(self, key: bytes) -> Held | None:
+        """What is held of a key."""
+        return self._records.get(key)
+
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+        """Up to `limit` keys above `after` that start with `prefix`, in byte order."""
+        keys = nsmallest(limit, (k for k in self._records if k > after and k.startswith(prefix)))
+        return [Stored(key, self._records[key]) for key in keys]
+
+    def submit(self, number: int, writes: dict[bytes, Held]) -> None:
+        """Keep these writes."""
+        assert number > self._turn
+        for key, held in writes.items():
+            old = self._records.get(key)
+            if old is not None and old.live_bytes:
+                self._keys -= 1
+                self._value_bytes -= len(key) + old.live_bytes
+            if held.live_bytes:
+                self._keys += 1
+                self._value_bytes += len(key) + held.live_bytes
+        self._records.update(writes)
+        self._turn = number
+        os.eventfd_write(self._wake, 1)
+
+    def durable(self) -> int:
+        """The last turn: memory is as durable as this engine gets."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        return self._turn
+
+    def fileno(self) -> int:
+        """Readable after a submit."""
+        return self._wake
+
+    def save_ring(self, ring: Ring) -> None:
+        """Keep this ring."""
+        self.identity = msgspec.structs.replace(self.identity, ring=ring)
+
+    def stats(self) -> EngineStats:
+        """Figures for status."""
+        return EngineStats(self._keys, self._value_bytes, 0, 0, {})
+
+    def close(self) -> None:
+        """Let go. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._wake)

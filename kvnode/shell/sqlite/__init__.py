@@ -1,0 +1,1 @@
+"""The `sqlite` engine: commit log, memtable and table, on sqlitedict."""
