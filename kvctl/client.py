@@ -69,7 +69,8 @@ class Pump:
         """Send what is to be sent, wait a while for answers, take them in."""
         session, links = self.session, self.links
         session.now = now = time.monotonic()
-        broken = links.send(session.take(), now)
+        out = session.take()
+        broken = links.send(out, now)
         if not broken:
             if links.dialling:
                 wait_s = min(wait_s, DIALLING_S)
@@ -80,10 +81,11 @@ class Pump:
             last_words, gone = links.look(now)
             for address, messages in last_words:
                 session.receive(address, messages)
-            broken += gone
+            for address in gone:
+                session.lost(address)
             session.tick(now)
         for address in broken:
-            session.lost(address)
+            session.lost(address, out.get(address, ()))
 
     def finish(self, calls: Iterable[Call]) -> None:
         """Turn until these have ended."""

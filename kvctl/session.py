@@ -11,12 +11,12 @@ Never: touches a socket or a clock; `links.py` and the clients do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from kvctl.errors import Indeterminate, KvError, NoEndpoint, error_of
+from kvctl.errors import Indeterminate, KvError, NoEndpoint, Unavailable, error_of
 from kvnode.protocol.messages import (
     ClientReply,
     ClientRequest,
@@ -193,7 +193,7 @@ class Session:
                 self._later.append((self.now + call.pause, call))
                 call.pause *= 2
                 return
-            if failed.error in (Error.UNAVAILABLE, Error.REFUSED) and self._again(call):
+            if failed.error in (Error.UNAVAILABLE, Error.REFUSED) and self._again(call, maybe_applied=False):
                 return
         self._end(call, error_of(failed))
 
@@ -204,14 +204,14 @@ class Session:
 
     # ---- what goes wrong -------------------------------------------------------------------
 
-    def lost(self, address: str) -> None:
-        """A connection broke, or would not come up: go on elsewhere where that is safe."""
+    def lost(self, address: str, unsent: Iterable[Message] = ()) -> None:
+        """A connection broke, or is down and did not take `unsent`: go on elsewhere where that is safe."""
         self._avoided[address] = self.now + AVOID_S
-        self._out.pop(address, None)
+        never = {getattr(message, "rid", 0) for message in (*unsent, *self._out.pop(address, ()))}
         for rid, call in list(self._pending.items()):
             if call.address == address:
                 del self._pending[rid]
-                self._retry_or_end(call, f"the connection to {address} broke")
+                self._retry_or_end(call, f"the connection to {address} broke", maybe_applied=rid not in never)
 
     def tick(self, now: float) -> None:
         """Let time pass: resume what was paused, end what is overdue."""
@@ -227,14 +227,19 @@ class Session:
             self._avoided[call.address] = now + AVOID_S
             self._end(call, self._unknown(call, f"{call.address} did not answer in time"))
 
-    def _retry_or_end(self, call: Call, why: str) -> None:
+    def _retry_or_end(self, call: Call, why: str, *, maybe_applied: bool) -> None:
         ask = call.ask
-        retriable = not isinstance(ask, Get | Put) or safe_to_retry(ask)
-        if not (retriable and self.now < call.deadline and self._again(call)):
+        safe = not maybe_applied or not isinstance(ask, Get | Put) or safe_to_retry(ask)
+        if safe and self.now < call.deadline and self._again(call, maybe_applied=maybe_applied):
+            return
+        repeated = isinstance(ask, Put) and ask.retry
+        if maybe_applied or repeated or self.ring is None:
             self._end(call, self._unknown(call, why))
+        else:
+            self._end(call, Unavailable("no owner of this key can be reached", "kvctl status"))
 
-    def _again(self, call: Call) -> bool:
-        """Send a request to the next address, if one is left that has not been tried."""
+    def _again(self, call: Call, *, maybe_applied: bool) -> bool:
+        """Send a request to the next address worth trying, if there is one."""
         if call.pinned:
             return False
         ask = call.ask
@@ -242,11 +247,11 @@ class Session:
             self._owners[hash_slot(ask.key) >> self._shift] if isinstance(ask, Get | Put) else self._addresses()
         )
         call.tried = (*call.tried, call.address)
-        if all(place in call.tried for place in places):
+        if all(place in call.tried or self._avoided.get(place, 0.0) > self.now for place in places):
             return False
-        if isinstance(ask, Put):
-            if len(call.tried) > 1 and ask.retry:
-                return False
+        if isinstance(ask, Put) and maybe_applied:
+            if ask.retry:
+                return False  # once is all that is promised
             call.ask = msgspec.structs.replace(ask, retry=True)
         self._renew(call)
         return True

@@ -22,6 +22,7 @@ from sqlitedict import SqliteDict
 from kvnode import config
 from kvnode.shell.store import StoreFailed
 
+MEND = "nothing more is acknowledged here; mend the disk, then start the node again (its peers carry on)"
 COMMIT = "--commit--"
 """The request sqlitedict's own `commit` sends to its worker."""
 LEVELS = {"fsync": ("FULL", 2), "os": ("OFF", 0), "none": ("OFF", 0)}
@@ -106,9 +107,9 @@ class Worker:
         """Raises `StoreFailed` when a statement has failed or the worker is gone."""
         failed = self._conn.exception
         if failed:
-            raise StoreFailed(f"{self._path}: {failed[1]}")
+            raise StoreFailed(f"{self._path}: {failed[1]}: {MEND}")
         if not self._conn.is_alive():
-            raise StoreFailed(f"{self._path}: a commit failed (the disk is full, or returned an error)")
+            raise StoreFailed(f"{self._path}: a commit failed (the disk is full, or returned an error): {MEND}")
 
     def close(self) -> None:
         """Close the file; never waits for a worker that is gone."""

@@ -1,0 +1,276 @@
+"""The client's session, driven by hand: where requests go, and what is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvctl.errors import Indeterminate, NoEndpoint, Overloaded, Unavailable
+from kvctl.session import Call, Session
+from kvnode.core.bootstrap import found, parse_members
+from kvnode.protocol.messages import Error, Failed, Get, Got, Hello, Message, Put, Welcome, Written
+from kvnode.protocol.ring import Ring
+from kvnode.protocol.types import EVENTUAL, QUORUM, NodeId
+
+RING = found("test", parse_members("n1=127.0.0.1:1,n2=127.0.0.1:2,n3=127.0.0.1:3,n4=127.0.0.1:4"), 3, 16)
+
+
+def welcome(ring: Ring = RING, rid: int = 0) -> Welcome:
+    return Welcome(rid, NodeId("n1"), 1, ring, "fsync", 10_000, 2_000, "0")
+
+
+def session() -> Session:
+    made = Session(("127.0.0.1:1",), 1 << 32)
+    made.tick(10.0)
+    made.greet()
+    assert isinstance(made.take()["127.0.0.1:1"][0], Hello)
+    made.receive("127.0.0.1:1", [welcome()])
+    return made
+
+
+def owners(key: bytes) -> list[str]:
+    from kvnode.protocol.ring import partition_of
+
+    return [RING.members[i].address for i in RING.owners[partition_of(key, RING.q)]]
+
+
+def start(s: Session, ask: Get | Put, seconds: float = 2.0) -> Call:
+    call = Call(ask, s.now + seconds)
+    s.start(call)
+    return call
+
+
+def sent(s: Session) -> tuple[str, Message]:
+    """The one message that is to be sent now."""
+    out = s.take()
+    assert len(out) == 1
+    ((address, messages),) = out.items()
+    assert len(messages) == 1
+    return address, messages[0]
+
+
+def get(s: Session, key: bytes = b"k") -> Get:
+    return Get(s.next_rid(), key, 0, EVENTUAL, 2000)
+
+
+def put(s: Session, mode: int = EVENTUAL, value: bytes | None = b"v", context: bytes = b"") -> Put:
+    return Put(s.next_rid(), b"k", value, 0, mode, 2000, context)
+
+
+def test_a_key_goes_straight_to_its_first_owner() -> None:
+    """No proxy: the client knows the ring."""
+    s = session()
+
+    for i in range(50):
+        key = b"key-%d" % i
+        start(s, get(s, key))
+        address, ask = sent(s)
+
+        assert address == owners(key)[0]
+        assert isinstance(ask, Get)
+
+
+def test_a_reply_ends_its_call_and_only_its_call() -> None:
+    """Replies are paired by request id, in any order."""
+    s = session()
+    first, second = start(s, get(s)), start(s, get(s))
+
+    s.receive("x", [Got(second.ask.rid, 1, b""), Got(999, 1, b"")])
+
+    assert isinstance(second.outcome, Got)
+    assert first.outcome is None
+    assert s.in_flight == 1
+
+
+def test_a_get_whose_owner_is_lost_goes_to_the_next_one() -> None:
+    """Reads are safe to repeat until no owner is left."""
+    s = session()
+    call = start(s, get(s))
+    tried = []
+
+    for _ in range(3):
+        address, _ = sent(s)
+        tried.append(address)
+        s.lost(address)
+
+    assert tried == owners(b"k")
+    assert isinstance(call.outcome, Indeterminate)
+    assert call.outcome.applied == "no"
+
+
+def test_an_eventual_put_is_retried_once_and_says_so() -> None:
+    """The second try may find the first applied, so it covers nothing it did not cover."""
+    s = session()
+    call = start(s, put(s))
+    first, ask = sent(s)
+    assert isinstance(ask, Put)
+    assert not ask.retry
+
+    s.lost(first)
+    second, again = sent(s)
+
+    assert isinstance(again, Put)
+    assert again.retry
+    assert again.rid != ask.rid
+    assert second == owners(b"k")[1]
+    s.lost(second)
+    assert isinstance(call.outcome, Indeterminate)
+    assert call.outcome.applied == "maybe"
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "context"), [(QUORUM, b"v", b""), (QUORUM, b"v", b"c"), (EVENTUAL, None, b"")]
+)
+def test_what_may_have_been_applied_and_is_not_safe_to_repeat_is_told_as_indeterminate(
+    mode: int, value: bytes | None, context: bytes
+) -> None:
+    """Quorum writes and blind deletes are never sent twice."""
+    s = session()
+    call = start(s, put(s, mode=mode, value=value, context=context))
+    address, _ = sent(s)
+
+    s.lost(address)
+
+    assert not s.take()
+    assert isinstance(call.outcome, Indeterminate)
+    assert call.outcome.applied == "maybe"
+
+
+def test_a_refusal_that_left_no_trace_is_tried_at_the_next_owner() -> None:
+    """A coordinator cut off from its peers does not fail the client."""
+    s = session()
+    call = start(s, put(s, mode=QUORUM))
+    for owner in owners(b"k")[:2]:
+        address, ask = sent(s)
+        assert address == owner
+        s.receive(address, [Failed(ask.rid, 1, Error.UNAVAILABLE, "cut off")])  # type: ignore[union-attr]
+
+    address, ask = sent(s)
+    s.receive(address, [Failed(ask.rid, 1, Error.UNAVAILABLE, "cut off")])  # type: ignore[union-attr]
+
+    assert isinstance(call.outcome, Unavailable)
+
+
+def test_a_refusal_that_may_have_left_a_trace_is_final() -> None:
+    """Some owners hold the write: the client must hear of it."""
+    s = session()
+    call = start(s, put(s))
+    address, ask = sent(s)
+
+    s.receive(address, [Failed(ask.rid, 1, Error.UNAVAILABLE, "w=2", "", True, 1, 2)])  # type: ignore[union-attr]
+
+    assert isinstance(call.outcome, Unavailable)
+    assert (call.outcome.applied, call.outcome.acked) == ("maybe", 1)
+
+
+def test_what_was_never_sent_was_not_applied() -> None:
+    """A connection that is down takes nothing: even a quorum write may go elsewhere."""
+    s = session()
+    call = start(s, put(s, mode=QUORUM))
+    for owner in owners(b"k"):
+        address, ask = sent(s)
+        assert address == owner
+        s.lost(address, [ask])
+
+    assert isinstance(call.outcome, Unavailable)
+    assert call.outcome.applied == "no"
+
+
+def test_an_owner_known_to_be_down_is_not_the_second_opinion() -> None:
+    """A refusal by one coordinator is not turned into a doubt by asking a dead one."""
+    s = session()
+    first, second, third = owners(b"k")
+    s.lost(second)
+    s.lost(third)
+    call = start(s, put(s))
+    address, ask = sent(s)
+    assert address == first
+
+    s.receive(first, [Failed(ask.rid, 1, Error.UNAVAILABLE, "w=3")])  # type: ignore[union-attr]
+
+    assert isinstance(call.outcome, Unavailable)
+
+
+def test_an_overloaded_node_is_asked_again_later_and_later() -> None:
+    """Back off instead of hammering; give up at the deadline."""
+    s = session()
+    call = start(s, put(s), seconds=0.1)
+    pauses = []
+    while call.outcome is None:
+        address, ask = sent(s)
+        s.receive(address, [Failed(ask.rid, 1, Error.OVERLOADED, "busy")])  # type: ignore[union-attr]
+        asked = s.now
+        while call.outcome is None and not s.has_mail:
+            s.tick(round(s.now + 0.005, 3))
+        pauses.append(round(s.now - asked, 3))
+
+    assert pauses[0] < pauses[1]
+    assert isinstance(call.outcome, Overloaded)
+
+
+def test_a_newer_epoch_in_a_reply_makes_the_client_learn_the_ring() -> None:
+    """Once, from whoever answered."""
+    s = session()
+    first, second = start(s, get(s)), start(s, get(s))
+    s.take()
+
+    s.receive("127.0.0.1:2", [Got(first.ask.rid, 7, b""), Got(second.ask.rid, 7, b"")])
+
+    out = [m for messages in s.take().values() for m in messages]
+    assert len(out) == 1
+    assert isinstance(out[0], Hello)
+
+
+def test_a_silent_node_ends_the_call_and_is_the_last_choice_for_a_while() -> None:
+    """A client waits a little longer than the node's own deadline, then says that it does not know."""
+    s = session()
+    call = start(s, put(s))
+    silent, _ = sent(s)
+
+    s.tick(s.now + 2.1)
+    assert call.outcome is None
+    s.tick(s.now + 1.0)
+
+    assert isinstance(call.outcome, Indeterminate)
+    start(s, get(s))
+    assert sent(s)[0] == owners(b"k")[1]
+    s.tick(s.now + 2.0)
+    start(s, get(s))
+    assert sent(s)[0] == silent
+
+
+def test_without_any_answer_there_is_no_endpoint() -> None:
+    """Before a ring is known, a failure is about reaching the cluster at all."""
+    s = Session(("127.0.0.1:1",), 0)
+    s.tick(1.0)
+    call = Call(Hello(s.next_rid()), 2.0)
+    s.start(call)
+
+    s.lost("127.0.0.1:1")
+
+    assert isinstance(call.outcome, NoEndpoint)
+
+
+def test_an_older_ring_never_replaces_a_newer_one() -> None:
+    """Epochs only grow."""
+    import msgspec
+
+    s = session()
+    newer = msgspec.structs.replace(RING, epoch=9)
+
+    s.receive("x", [welcome(newer)])
+    s.receive("x", [welcome(RING)])
+
+    assert s.ring is not None
+    assert s.ring.epoch == 9
+
+
+def test_written_ends_a_put() -> None:
+    """The common case."""
+    s = session()
+    call = start(s, put(s))
+    address, ask = sent(s)
+
+    s.receive(address, [Written(ask.rid, 1, 2, 2, 5, 6, {})])  # type: ignore[union-attr]
+
+    assert isinstance(call.outcome, Written)
+    assert s.in_flight == 0
