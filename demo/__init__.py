@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from demo import conflict, crash, quorum
-from demo.stage import Stage
+from . import conflict, crash, quorum
+from .stage import Stage
 
 STORIES: dict[str, ModuleType] = {"quorum": quorum, "conflict": conflict, "crash": crash}
 

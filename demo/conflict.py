@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.stage import Stage
+from .stage import Stage
 
 TITLE = "Conflict: concurrent writes become siblings, and a reader merges them"
 
@@ -12,7 +12,7 @@ def tell(stage: Stage) -> None:
     stage.title(TITLE)
     stage.kvctl("put", "cart:2", "milk")
     context = stage.kvctl("get", "cart:2", "-o", "json", show=False).json["context"]
-    stage.say("Alice and Bob both read the cart. Each got the value and the same context, which says what they saw:")
+    stage.say("Alice and Bob both read the cart. Each got the value, and a context that says what they saw:")
     stage.say(f"  {context}")
 
     stage.say("\nAlice adds eggs, Bob adds bread. Each hands back the context of what they had read.")

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from demo.stage import Stage
 from kvctl import Client, KvError
+
+from .stage import Stage
 
 TITLE = "Crash: SIGKILL one node, then all five, under load"
 LOAD_S = 2.0
@@ -70,7 +71,9 @@ def tell(stage: Stage) -> None:
         before = len(writer.acknowledged)
         time.sleep(LOAD_S / 2)
     after = len(writer.acknowledged) - before
-    stage.say(f"{len(writer.acknowledged)} puts acknowledged, {after} of them after the kill; {writer.failed} failed.")
+    stage.say(
+        f"{len(writer.acknowledged)} puts acknowledged, {after} of them after the kill; {writer.failed} failed."
+    )
     stage.claim("writes went on with a node dead", after > 0)
     stage.claim("no acknowledged write is lost while it is down", not missing(client, writer.acknowledged))
     stage.kvctl("fault", "restart", "n3")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.stage import Stage
+from .stage import Stage
 
 TITLE = "Quorum: N copies, W to write, R to read"
 
