@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench lint types check clean
+.PHONY: setup test demo bench kill-rounds lint types check clean
 
 setup: .venv/.done
 
@@ -19,7 +19,10 @@ demo: setup
 	$(BIN)/kvctl demo tour
 
 bench: setup
-	$(BIN)/python tests/bench.py
+	$(BIN)/python -m tests.bench
+
+kill-rounds: setup
+	KILL_ROUNDS=200 $(BIN)/pytest tests/test_kill_rounds.py -s --timeout 1800
 
 lint: setup
 	$(BIN)/ruff format --check .
