@@ -89,6 +89,9 @@ DEADLINE_SLICE_MS = 50
 PENDING_MAX = 20_000
 """Client requests a node coordinates at once. Beyond it: `Overloaded`, nothing stored."""
 
+SCANS_MAX = 64
+"""Pages of scans a node gathers at once, each up to `SCAN_PAGE_BYTES_MAX` a member. Beyond: `Overloaded`."""
+
 SCAN_PAGE_MAX = 1_000
 """Most keys in one page of a scan."""
 
@@ -119,6 +122,30 @@ MEMTABLE_FACTOR_MAX = 2
 
 ABSENT_REMEMBERED = 4096
 """Keys found absent a moment ago: their first write need not look again."""
+
+FLUSH_BYTES = 1024 * 1024
+"""A flush's statement is also ended at this many bytes of rows."""
+
+FLUSH_STATEMENTS = 8
+"""Statements in one transaction of a flush; a checkpoint follows each."""
+
+FORGET_ROWS = 500
+"""A flushed memtable is freed in slices of this many entries: freeing it at once would stall the loop."""
+
+LOG_QUEUE_BYTES_MAX = 64 * 1024 * 1024
+"""Writes that wait for the commit in flight. Beyond it the node stops reading, as for a slow flush."""
+
+LOG_CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""After this many bytes of batches the log's WAL is copied into its file, behind the acks."""
+
+LOG_TRIM_BYTES = 4 * 1024 * 1024
+"""The log is trimmed in statements of about this many bytes, so that no commit waits long behind one."""
+
+SCAN_SORT_MAX = 8_192
+"""Keys of the memtable that one page of a scan sorts for good; the rest it looks through."""
+
+WAL_BYTES_KEPT = 32 * 1024 * 1024
+"""A WAL file that grew beyond this is cut back to it once its content has been copied."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

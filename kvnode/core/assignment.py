@@ -1,13 +1,16 @@
 """Assignment: which members own which partition, balanced and the same everywhere.
 
 Promises: each partition has min(n, members) distinct owners, on distinct hosts where there are
-enough and on as many racks as possible; per member both its replicas and its first places differ
-from its weighted share by less than one.
+enough and on as many racks as balance allows; per member both its replicas and its first places
+differ from its weighted share by less than one. Where a share cannot be had (a member or, where
+hosts are to differ, a host owns each partition once at most) what is over goes to the others.
 Never: depends on the order of a set, the hash seed, or chance: the same input, the same output.
 
-How it stays exact: give every member (and every host) its share as a whole number, then fill
-partition after partition. With R partitions left, whoever still needs R places must be taken now;
-the rest is free choice. Since no share exceeds R and the shares sum to n x R, this never gets stuck.
+How it stays exact: members stand in a tree, cluster > racks > hosts > members, and the same two
+sentences hold at each level. A group's whole share is its exact share rounded down or up. With R
+partitions left, a group that still needs T places takes floor(T/R) or ceil(T/R) of this one. Such
+roundings exist level by level, because the unrounded numbers add up, so this never gets stuck; a
+group that needs at most R never takes two of one partition, one that needs at least R never none.
 See Dynamo §6.2 (strategy 3) and LESSONS 2.9 for the balance rules.
 """
 
@@ -16,10 +19,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import blake2b
+from math import floor
 
 from kvnode.protocol.ring import Member
 
 Owners = tuple[tuple[int, ...], ...]
+
+
+class Group:
+    """The cluster, a rack, a host or a member, while places are given out."""
+
+    __slots__ = ("inside", "left", "member", "seed")
+
+    def __init__(self, name: str, member: int = -1) -> None:
+        self.seed = _seed(name)
+        self.member = member
+        """Its index, if this is a member."""
+        self.inside: list[Group] = []
+        self.left = 0
+        """Places it is still to be given."""
 
 
 def assign(members: Sequence[Member], q: int, n: int) -> Owners:
@@ -27,94 +45,107 @@ def assign(members: Sequence[Member], q: int, n: int) -> Owners:
     assert members
     assert n >= 1
     copies = min(n, len(members))
-    by_host = _by_host(members)
-    apart = len(by_host) >= copies
-    shares = _shares(members, by_host, q, copies, apart=apart)
-    placed = _place(members, shares, q, copies, apart=apart)
+    cluster = _tree(members)
+    _give_shares(cluster, exact_shares(members, q, copies))
+    assert cluster.left == q * copies
+    placed: list[list[int]] = []
+    for partition in range(q):
+        chosen: list[int] = []
+        _take(cluster, copies, partition, q - partition, chosen)
+        placed.append(chosen)
+    assert cluster.left == 0
     return _first_places(placed, members, q)
 
 
-def shares_of(total: int, weights: Sequence[int], cap: int) -> list[int]:
-    """Whole shares of `total` by weight, none above `cap`, each within one of its exact share."""
-    assert total <= cap * len(weights)
-    exact = _capped(total, weights, cap)
-    whole = [int(share) for share in exact]
-    rest = total - sum(whole)
-    order = sorted(range(len(weights)), key=lambda i: (whole[i] - exact[i], i))
-    for i in order[:rest]:
-        whole[i] += 1
-    return whole
+def exact_shares(members: Sequence[Member], q: int, copies: int) -> list[Fraction]:
+    """How many partitions each member should own, by weight, if they could be cut."""
+    hosts = _hosts(members)
+    if len(hosts) < copies:
+        return _capped(q * copies, [m.weight for m in members], q)
+    of_hosts = _capped(q * copies, [sum(members[i].weight for i in host) for host in hosts], q)
+    shares = [Fraction(0)] * len(members)
+    for host, total in zip(hosts, of_hosts, strict=True):
+        for i, share in zip(host, _capped(total, [members[i].weight for i in host], q), strict=True):
+            shares[i] = share
+    return shares
 
 
-def _capped(total: int, weights: Sequence[int], cap: int) -> list[Fraction]:
+def _capped(total: int | Fraction, weights: Sequence[int], cap: int) -> list[Fraction]:
     """Exact shares by weight; what a capped one cannot take goes to the others."""
+    assert total <= cap * len(weights)
     full: set[int] = set()
     while True:
         free = [i for i in range(len(weights)) if i not in full]
         left = total - cap * len(full)
         weight = sum(weights[i] for i in free)
-        over = [i for i in free if Fraction(left * weights[i], weight) > cap] if weight else []
+        # Members of no weight take nothing, unless there is no one else left to take it.
+        shares = {
+            i: Fraction(left) * (Fraction(weights[i], weight) if weight else Fraction(1, len(free))) for i in free
+        }
+        over = [i for i in free if shares[i] > cap]
         if not over:
-            return [
-                Fraction(cap) if i in full else Fraction(left * weights[i], weight) if weight else Fraction(0)
-                for i in range(len(weights))
-            ]
+            return [shares.get(i, Fraction(cap)) for i in range(len(weights))]
         full.update(over)
 
 
-def _by_host(members: Sequence[Member]) -> dict[str, list[int]]:
+def _hosts(members: Sequence[Member]) -> list[list[int]]:
     hosts: dict[str, list[int]] = {}
     for i, member in enumerate(members):
         hosts.setdefault(member.host, []).append(i)
-    return hosts
+    return list(hosts.values())
 
 
-def _shares(
-    members: Sequence[Member], by_host: dict[str, list[int]], q: int, copies: int, *, apart: bool
-) -> list[int]:
-    """How many partitions each member owns."""
-    if not apart:
-        return shares_of(q * copies, [m.weight for m in members], q)
-    hosts = list(by_host.values())
-    of_hosts = shares_of(q * copies, [sum(members[i].weight for i in host) for host in hosts], q)
-    shares = [0] * len(members)
-    for host, total in zip(hosts, of_hosts, strict=True):
-        for i, share in zip(host, shares_of(total, [members[i].weight for i in host], q), strict=True):
-            shares[i] = share
-    return shares
+def _tree(members: Sequence[Member]) -> Group:
+    """Cluster > racks > hosts > members. A host stands in the rack of its first member."""
+    cluster = Group("")
+    racks: dict[str, Group] = {}
+    for indices in _hosts(members):
+        first = members[indices[0]]
+        if first.rack not in racks:
+            racks[first.rack] = Group(first.rack)
+            cluster.inside.append(racks[first.rack])
+        host = Group(first.host)
+        racks[first.rack].inside.append(host)
+        host.inside = [Group(members[i].id, i) for i in indices]
+    return cluster
 
 
-def _place(members: Sequence[Member], shares: list[int], q: int, copies: int, *, apart: bool) -> list[list[int]]:
-    """Fill the partitions so that every member gets exactly its share."""
-    groups: dict[str, list[int]] = {}
-    for i, each in enumerate(members):
-        groups.setdefault(each.host if apart else str(i), []).append(i)
-    left = list(shares)
-    seeds = {name: _seed(name) for name in groups}
-    need = {name: sum(left[i] for i in inside) for name, inside in groups.items()}
-    placed: list[list[int]] = []
-    for partition in range(q):
-        free = set(groups)
-        racks: dict[str, int] = {}
-        chosen: list[int] = []
-        for _ in range(copies):
-            candidates = []
-            for name in free:
-                member = max(groups[name], key=lambda i: (left[i], -i))
-                critical = need[name] == q - partition
-                crowd = racks.get(members[member].rack, 0)
-                rank = _rank(partition, seeds[name])
-                if need[name]:
-                    candidates.append((not critical, crowd, -need[name], rank, name, member))
-            *_, name, member = min(candidates)
-            free.discard(name)
-            chosen.append(member)
-            racks[members[member].rack] = racks.get(members[member].rack, 0) + 1
-            left[member] -= 1
-            need[name] -= 1
-        placed.append(chosen)
-    assert not any(left)
-    return placed
+def _give_shares(cluster: Group, exact: list[Fraction]) -> None:
+    """Round every share down or up, and with the members' also their hosts' and racks'.
+
+    Summing along the tree and rounding the sums does that: what lies between two rounded sums is
+    off by less than one, be it one member or a rack of them.
+    """
+    before = Fraction(0)
+    for rack in cluster.inside:
+        for host in rack.inside:
+            for member in host.inside:
+                after = before + exact[member.member]
+                member.left = floor(after) - floor(before)
+                before = after
+            host.left = sum(member.left for member in host.inside)
+        rack.left = sum(host.left for host in rack.inside)
+    cluster.left = sum(rack.left for rack in cluster.inside)
+
+
+def _take(group: Group, places: int, partition: int, rest: int, chosen: list[int]) -> None:
+    """Take so many places of this partition from a group; `rest` partitions are left, this one included."""
+    group.left -= places
+    if not group.inside:
+        assert places == 1
+        chosen.append(group.member)
+        return
+    extra = places - sum(inner.left // rest for inner in group.inside)
+    neediest = sorted(
+        (inner for inner in group.inside if inner.left % rest),
+        key=lambda inner: (-(inner.left % rest), _rank(partition, inner.seed)),
+    )
+    assert 0 <= extra <= len(neediest)
+    lucky = neediest[:extra]
+    for inner in group.inside:
+        share = inner.left // rest + (inner in lucky)
+        if share:
+            _take(inner, share, partition, rest, chosen)
 
 
 def _first_places(placed: list[list[int]], members: Sequence[Member], q: int) -> Owners:

@@ -14,7 +14,7 @@ from kvnode.protocol.ring import Q_MAX, Q_MIN, Member, Ring
 from kvnode.protocol.types import NodeId
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LOOPBACK = ("127.", "localhost", "::1", "[::1]")
+LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}|localhost|::1|\[::1\]")
 
 
 class BadBootstrap(ValueError):
@@ -28,7 +28,7 @@ def valid_name(name: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine alone."""
-    return host.startswith(LOOPBACK)
+    return LOOPBACK.fullmatch(host) is not None
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """The hybrid logical clock: times that follow the wall and never repeat or run backwards.
 
-Promises: every time minted is above every time minted or observed before it in this boot.
+Promises: every time minted is above all of its past, and above every time minted or observed before
+it in this boot, save those that were too far ahead to follow.
 Never: follows a remote time more than a minute ahead; such a record is stored, its time is not.
 See Kulkarni et al., "Logical Physical Clocks" (2014), §4.
 """
@@ -33,16 +34,18 @@ class HybridClock:
             return
         self._latest = time
 
-    def mint(self, past: Past) -> Time:
-        """A new time: above the wall, above all minted or observed, above all of `past`."""
+    def mint(self, past: Past, above: Time = 0) -> Time:
+        """A new time: above the wall, all minted or observed, all of `past`, and `above`."""
         floor = max(self.wall << COUNTER_BITS, self._latest + 1)
-        highest = max(past.values(), default=0)
-        if highest >= floor:
-            # A past this far ahead is honest (repair brought it): stand above it, but do not
-            # drag the clock along, or one node's jump would become everyone's.
-            return highest + 1
-        self._latest = floor
-        return floor
+        highest = max(above, max(past.values(), default=0))
+        if highest < floor:
+            self._latest = floor
+            return floor
+        # A past too far ahead is honest (repair brought it): stand above it, but do not drag the
+        # clock along, or one node's jump would become everyone's.
+        if not self.too_far_ahead(highest):
+            self._latest = highest + 1
+        return highest + 1
 
     def too_far_ahead(self, time: Time) -> bool:
         """Whether a time lies further ahead of this wall clock than any honest skew."""

@@ -88,7 +88,7 @@ class Coordinator:
             problem = pair_problem(ask, local.settings.max_pair_bytes)
         if problem:
             return self._refuse(sender, ask.rid, Error.INVALID, problem)
-        if len(self._writes) >= config.PENDING_MAX:
+        if max(len(self._reads), len(self._writes)) >= config.PENDING_MAX:
             return self._overloaded(sender, ask.rid)
         if local.peers.avoided and self._cut_off(sender, ask.rid, peers, need, "w", 1):
             return None
@@ -163,6 +163,9 @@ class Coordinator:
             merged = merge_held(quorum.held, read.record) if read.record else quorum.held
         except msgspec.MsgspecError:
             self._local.counters["malformed_records"] += 1
+            if quorum.lose(sender):
+                quorum.tell(sender, self._local.now, "malformed record", ok=False)
+                self._check_hope(read.rid, quorum, f"{sender} sent a malformed record")
             return True
         if not quorum.count(sender):
             self._local.ignore("replica_read")
@@ -202,12 +205,12 @@ class Coordinator:
             text = "this owner's copy of the key is damaged, and no other owner that answered has one"
             return self._refuse(read.client, ask.rid, Error.UNAVAILABLE, text, "kvctl explain KEY")
         record = read.held.record() if read.held is not None else ()
-        past, problem = self._past_named(ask)
-        assert not problem
+        # The context was judged when the request came; by now the wall clock may have been set back.
+        past = decode_context(ask.key, ask.context) if ask.context else None
         failed = condition_problem(ask, record, past, self._local.wall)
         if failed:
             hint = "read the key again and retry with its new context"
-            return self._refuse(read.client, ask.rid, Error.CONFLICT, failed, hint)
+            return self._refuse(read.client, ask.rid, Error.CONFLICT, failed, hint, volatile=read.volatile)
         if reads_first(ask) and (past is None or ask.condition == Condition.ABSENT):
             past = join(record)
         need, problem = needed_w(ask.w, ask.mode, len(read.peers) + 1)
@@ -238,6 +241,7 @@ class Coordinator:
         local, outbox = self._local, self._outbox
         try:
             held = outbox.read(ask.key)
+            volatile = outbox.volatile
         except Unreadable:
             # Minting over an unreadable copy would be a new clock for an old key: fetch it first.
             return self._read(client, ask, peers, 1, ask)
@@ -247,7 +251,8 @@ class Coordinator:
         mint = self._minter.mint(held, past, ask.value, expires)
         if mint.siblings > config.SIBLINGS_MAX:
             text = f"the key has {mint.siblings - 1} siblings, the most a put may leave is {config.SIBLINGS_MAX}"
-            return self._refuse(client, ask.rid, Error.CONFLICT, text, "get the key and put with its context")
+            hint = "get the key and put with its context"
+            return self._refuse(client, ask.rid, Error.CONFLICT, text, hint, volatile=volatile)
         condition = "best_effort" if ask.condition != Condition.NONE else ""
         quorum = PutQuorum(
             client, ask.rid, ask.key, peers, need, ask.mode, started, [] if ask.story else None,
@@ -257,11 +262,12 @@ class Coordinator:
             self._lose_avoided(quorum)
         rid = local.next_rid()
         self._writes[rid] = quorum
-        timeout = self._timeout(ask.timeout_ms)
-        self._deadlines.add(rid, local.now + timeout)
+        deadline = started + self._timeout(ask.timeout_ms)
+        self._deadlines.add(rid, deadline)
         outbox.write(ask.key, mint.held)
         outbox.ack(local.me, ReplicaWritten(rid))
-        order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, local.clock.wall + int(timeout))
+        until = local.clock.wall + int(deadline - local.now)
+        order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, until)
         for peer in peers:
             outbox.send(peer, order)
         return None
@@ -374,9 +380,12 @@ class Coordinator:
         )  # fmt: skip
         self._outbox.send(quorum.client, failed)
 
-    def _refuse(self, client: Address, rid: int, error: Error, message: str, hint: str = "") -> None:
+    def _refuse(
+        self, client: Address, rid: int, error: Error, message: str, hint: str = "", *, volatile: bool = False
+    ) -> None:
         self._local.counters["refused_" + error.name.lower()] += 1
-        self._outbox.send(client, Failed(rid, self._local.routes.epoch, error, message, hint))
+        failed = Failed(rid, self._local.routes.epoch, error, message, hint)
+        self._outbox.reply(client, failed, volatile=volatile)
 
     def _overloaded(self, client: Address, rid: int) -> None:
         self._refuse(client, rid, Error.OVERLOADED, f"{config.PENDING_MAX} requests are in flight here")
@@ -398,9 +407,7 @@ class Coordinator:
     # ---- helpers ---------------------------------------------------------------------------
 
     def _past_named(self, ask: Put) -> tuple[Past | None, str]:
-        """The past a put's context names, None for a blind put; or what is wrong with it."""
-        if not ask.context:
-            return None, ""
+        """The past a put's context names, or what is wrong with it."""
         try:
             past = decode_context(ask.key, ask.context)
         except BadContext as error:

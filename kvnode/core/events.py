@@ -24,7 +24,7 @@ class EventLog:
     def add(self, wall: WallMillis, kind: str, text: str) -> None:
         """Remember that something happened."""
         self.number += 1
-        self._events.append(Event(self.number, wall, self._node, kind, text))
+        self._events.append(Event(self.number, wall, self._node, kind, text[: config.TEXT_CHARS_MAX]))
 
     def after(self, number: int) -> tuple[Event, ...]:
         """The events newer than the one of this number."""

@@ -19,10 +19,12 @@ from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import digest_of
 from kvnode.protocol.messages import (
     ClusterReport,
+    Error,
     EventList,
     Events,
     Explain,
     Explained,
+    Failed,
     NodeReport,
     ReadReplica,
     ReplicaState,
@@ -63,12 +65,14 @@ class Observer:
 
     def on_status(self, client: Address, ask: Status) -> None:
         """Ask every member to tell of itself."""
+        if len(self._gatherings) >= config.PENDING_MAX:
+            return self._overloaded(client, ask.rid)
         local = self._local
         gathering = Gathering(client, ask, set(local.routes.others), {local.me: self.report()}, {})
         rid = self._begin(gathering, ask.timeout_ms)
         for peer in local.routes.others:
             local.outbox.send(peer, Report(rid))
-        self._step(rid, gathering)
+        return self._step(rid, gathering)
 
     def on_report(self, sender: NodeId, ask: Report) -> None:
         """Tell of ourselves."""
@@ -105,6 +109,8 @@ class Observer:
 
     def on_explain(self, client: Address, ask: Explain) -> None:
         """Ask every owner of a key for its copy."""
+        if len(self._gatherings) >= config.PENDING_MAX:
+            return self._overloaded(client, ask.rid)
         local = self._local
         owners = local.routes.owners[local.routes.partition(ask.key)]
         gathering = Gathering(client, ask, set(owners) - {local.me}, {}, {})
@@ -114,7 +120,7 @@ class Observer:
         for peer in owners:
             if peer != local.me:
                 local.outbox.send(peer, ReadReplica(rid, local.routes.epoch, ask.key, ANY))
-        self._step(rid, gathering)
+        return self._step(rid, gathering)
 
     def _own_state(self, key: bytes) -> ReplicaState:
         try:
@@ -183,6 +189,10 @@ class Observer:
                     gathering.states[node] = ReplicaState(node, "no answer", b"", b"")
                 gathering.waiting.clear()
                 self._step(rid, gathering)
+
+    def _overloaded(self, client: Address, rid: int) -> None:
+        text = f"{config.PENDING_MAX} questions about the cluster are being answered here"
+        self._local.outbox.send(client, Failed(rid, self._local.routes.epoch, Error.OVERLOADED, text))
 
     def _begin(self, gathering: Gathering, timeout_ms: int) -> int:
         local = self._local

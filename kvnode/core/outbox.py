@@ -21,8 +21,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from kvnode import config
 from kvnode.core.versions import Held
-from kvnode.protocol.messages import Message
+from kvnode.protocol.messages import Message, Row
 from kvnode.protocol.types import Address
 
 
@@ -76,7 +77,7 @@ class Outbox:
         self._writes: dict[bytes, Held] = {}
         self._committing: deque[tuple[int, dict[bytes, Held]]] = deque()
         self.volatile = False
-        """Whether the last `read` showed something not yet durable."""
+        """Whether the last `read` or `scan` showed something not yet durable."""
 
     # ---- what the mechanisms call ----------------------------------------------------------
 
@@ -121,8 +122,22 @@ class Outbox:
         self.volatile = False
         return self._store.get(key)
 
-    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
-        """Keys in byte order, writes not yet durable included; sets `volatile`."""
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> tuple[tuple[Row, ...], bool]:
+        """A page of rows in byte order, writes not yet durable included; and whether there may be more.
+
+        Sets `volatile`. The page ends early at `SCAN_PAGE_BYTES_MAX`, but never before its first row.
+        """
+        stored = self._seen(after, prefix, limit)
+        rows: list[Row] = []
+        size = 0
+        for row in stored:
+            size += len(row.held.blob)
+            if rows and size > config.SCAN_PAGE_BYTES_MAX:
+                break
+            rows.append(Row(row.key, row.held.blob))
+        return tuple(rows), len(rows) < len(stored) or len(stored) == limit
+
+    def _seen(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
         fresh = {
             key: held
             for writes in self._layers()
@@ -134,9 +149,7 @@ class Outbox:
         if not fresh:
             return stored
         merged = {row.key: row.held for row in stored} | fresh
-        last = stored[-1].key if len(stored) == limit else None
-        rows = [Stored(key, held) for key, held in sorted(merged.items()) if last is None or key <= last]
-        return rows[:limit]
+        return [Stored(key, merged[key]) for key in sorted(merged)[:limit]]
 
     # ---- what the shell calls --------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The replica: keeps one copy of each key it owns, merges what it is sent, says what it holds.
 
 Promises: `ReplicaWritten` leaves only after the commit; a merge never loses a version.
-Never: answers for a key it does not own, or applies a write after its deadline.
+Never: applies a write of a key it does not own, or after its deadline.
 Input: ReadReplica, WriteReplica, ScanReplica.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import msgspec
 
-from kvnode import config
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import ABSENT, merge_held
@@ -20,7 +19,6 @@ from kvnode.protocol.messages import (
     ReplicaSame,
     ReplicaScanned,
     ReplicaWritten,
-    Row,
     ScanReplica,
     WriteReplica,
 )
@@ -75,16 +73,8 @@ class Replica:
     def on_scan_replica(self, sender: NodeId, ask: ScanReplica) -> None:
         """One page of what is held, in byte order."""
         try:
-            stored = self._outbox.scan(ask.after, ask.prefix, ask.limit)
+            rows, more = self._outbox.scan(ask.after, ask.prefix, ask.limit)
         except Unreadable:
             return self._outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
-        rows: list[Row] = []
-        size = 0
-        for row in stored:
-            size += len(row.held.blob)
-            if rows and size > config.SCAN_PAGE_BYTES_MAX:
-                break
-            rows.append(Row(row.key, row.held.blob))
-        more = len(rows) < len(stored) or len(stored) == ask.limit
-        page = ReplicaScanned(ask.rid, tuple(rows), more)
+        page = ReplicaScanned(ask.rid, rows, more)
         return self._outbox.reply(sender, page, volatile=self._outbox.volatile)

@@ -46,6 +46,9 @@ class Scanner:
     def on_scan(self, client: Address, ask: Scan) -> None:
         """Ask every member for its next page."""
         local = self._local
+        if len(self._pages) >= config.SCANS_MAX:
+            text = f"{config.SCANS_MAX} scans are being gathered here"
+            return local.outbox.send(client, Failed(ask.rid, local.routes.epoch, Error.OVERLOADED, text))
         avoided = local.peers.avoided
         waiting = {m for m in local.routes.others if m not in avoided}
         silent = {m for m in local.routes.others if m in avoided}
@@ -53,19 +56,18 @@ class Scanner:
         rid = local.next_rid()
         question = ScanReplica(rid, local.routes.epoch, ask.after, ask.prefix, ask.limit)
         try:
-            rows = local.outbox.scan(ask.after, ask.prefix, ask.limit)
+            rows, more = local.outbox.scan(ask.after, ask.prefix, ask.limit)
         except Unreadable:
             page.silent.add(local.me)
         else:
-            own = tuple(Row(row.key, row.held.blob) for row in rows)
-            page.told[local.me] = ReplicaScanned(rid, own, len(rows) == ask.limit)
+            page.told[local.me] = ReplicaScanned(rid, rows, more)
             page.volatile = local.outbox.volatile
         self._pages[rid] = page
         timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
         self._deadlines.add(rid, local.now + timeout)
         for peer in sorted(waiting):
             local.outbox.send(peer, question)
-        self._step(rid, page)
+        return self._step(rid, page)
 
     def on_replica_scanned(self, sender: NodeId, scanned: ReplicaScanned) -> None:
         """A member's part of the page."""

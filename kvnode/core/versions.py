@@ -162,14 +162,19 @@ class Minter:
         if past is None:
             past = seen
         actor = held.actor if held is not None else NO_ACTOR
-        if actor == NO_ACTOR or past.get(actor, 0) > seen.get(actor, 0):
+        latest = seen.get(actor, 0)
+        # Beyond what we minted: it is burnt. Short of it: this writer has not seen all of this actor's
+        # versions, and the context of its own reply, {actor: this time}, would cover those as well.
+        if actor == NO_ACTOR or actor not in seen or past.get(actor, 0) != latest:
             actor = self._draw()
         assert actor != NO_ACTOR
         if len(past) > config.CLOCK_ENTRIES_MAX:
             past = self._prune(past, ours)
         if len(past) > 1:
             past = dict(sorted(past.items()))
-        version = Version(actor, self._clock.mint(past), past, value, expires_at)
+        # Two puts with one context must not get one dot, however far ahead that context is.
+        time = self._clock.mint(past, above=latest)
+        version = Version(actor, time, past, value, expires_at)
         kept = () if covers_all else tuple(v for v in ours if not covers(past, v))
         record = tuple(sorted((*kept, version), key=_version_order)) if kept else (version,)
         return Mint(held_of(record, actor), version, len(record))

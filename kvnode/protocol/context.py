@@ -18,10 +18,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from kvnode import config
 from kvnode.protocol.types import Past, Record
 
 PREFIX = b"c1."
-TOKEN_BYTES_MAX = 64 * 1024
 
 _encoder = msgspec.msgpack.Encoder()
 _token = msgspec.msgpack.Decoder(tuple[Annotated[bytes, Meta(min_length=8, max_length=8)], Past])
@@ -54,7 +54,7 @@ def decode_context(key: bytes, token: bytes) -> Past:
     """What the reader of `key` who holds this token had seen. Raises `BadContext`."""
     if not token.startswith(PREFIX):
         raise BadContext("this is not a context: it does not start with 'c1.'")
-    if len(token) > TOKEN_BYTES_MAX:
+    if len(token) > config.CONTEXT_BYTES_MAX:
         raise BadContext("this context is too long to be one of ours")
     body = token[len(PREFIX) :]
     try:

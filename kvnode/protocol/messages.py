@@ -26,7 +26,7 @@ Blob: TypeAlias = Annotated[bytes, Meta(max_length=config.FRAME_BYTES_MAX)]
 """An encoded record; empty where there is none."""
 Token: TypeAlias = Annotated[bytes, Meta(max_length=config.FRAME_BYTES_MAX)]
 """A client's context as it gave it, not yet checked."""
-Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
+Text: TypeAlias = Annotated[str, Meta(max_length=config.TEXT_CHARS_MAX)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
@@ -96,7 +96,7 @@ class Put(Wire, frozen=True, tag=3):
     """Keep what is there beside the new value, whatever the coordinator holds."""
     retry: bool = False
     """An earlier try may have been applied: cover only the context of that first try."""
-    ttl_ms: Count = 0
+    ttl_ms: Annotated[int, Meta(ge=0, le=config.TTL_MS_MAX)] = 0
     story: bool = False
     forwarded: bool = False
 

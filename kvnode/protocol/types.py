@@ -74,7 +74,10 @@ encode_record = _encoder.encode
 
 def decode_record(blob: bytes) -> Record:
     """Bytes -> record. Raises `msgspec.MsgspecError` on anything that is not one."""
-    record: Record = _decoder.decode(blob)
+    try:
+        record: Record = _decoder.decode(blob)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deep to be a record") from error
     return record
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from heapq import nsmallest
 
 import msgspec
 
 from kvnode.core.outbox import Stored
 from kvnode.core.versions import Held
 from kvnode.protocol.ring import Ring
+from kvnode.shell.order import KeyOrder
 from kvnode.shell.store import EngineStats, Identity
+
+DISK_ID_BITS = 63
+SORT_ALL = 1 << 62
 
 
 class MemoryEngine:
@@ -27,8 +30,9 @@ class MemoryEngine:
     behind = False
 
     def __init__(self, node: str) -> None:
-        self.identity = Identity(node, secrets.randbits(63), 1, None)
+        self.identity = Identity(node, secrets.randbits(DISK_ID_BITS), 1, None)
         self._records: dict[bytes, Held] = {}
+        self._order = KeyOrder(SORT_ALL)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._turn = 0
         self._keys = 0
@@ -41,15 +45,17 @@ class MemoryEngine:
 
     def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
         """Up to `limit` keys above `after` that start with `prefix`, in byte order."""
-        keys = nsmallest(limit, (k for k in self._records if k > after and k.startswith(prefix)))
-        return [Stored(key, self._records[key]) for key in keys]
+        records = self._records
+        return [Stored(key, records[key]) for key in self._order.page(after, prefix, limit)]
 
     def submit(self, number: int, writes: dict[bytes, Held]) -> None:
         """Keep these writes."""
         assert number > self._turn
         for key, held in writes.items():
             old = self._records.get(key)
-            if old is not None and old.live_bytes:
+            if old is None:
+                self._order.fresh.append(key)
+            elif old.live_bytes:
                 self._keys -= 1
                 self._value_bytes -= len(key) + old.live_bytes
             if held.live_bytes:

@@ -1,7 +1,7 @@
 """The hot cache: recently used records, bounded by bytes.
 
-Promises: never more than its bound; a hit costs a dict lookup or two. Never: an entry for a key that
-was written since (the engine drops it).
+Promises: never more than its bound and one entry; a hit costs a dict lookup or two.
+Never: an entry for a key that stands in a memtable (whoever writes the key takes it out).
 
 Two generations instead of a linked list: hits in the old one move to the young; when the young is
 half the bound, it becomes the old, and the old is dropped.
@@ -23,6 +23,7 @@ class HotCache:
         self._young: dict[bytes, Held] = {}
         self._old: dict[bytes, Held] = {}
         self._bytes = 0
+        """Of the young. The old is never more than half the bound and one entry."""
         self.hits = 0
         self.misses = 0
 
@@ -39,19 +40,20 @@ class HotCache:
         return held
 
     def put(self, key: bytes, held: Held) -> None:
-        """Keep a record that was read."""
+        """Keep a record that is not here."""
+        assert key not in self._young
         self._young[key] = held
         self._bytes += entry_bytes(key, held)
         if self._bytes > self._half:
             self._old, self._young, self._bytes = self._young, {}, 0
 
-    def drop(self, key: bytes) -> None:
-        """Forget a key that is being written."""
+    def take(self, key: bytes) -> Held | None:
+        """Hand out the record of a key that is being written, and forget it."""
         held = self._young.pop(key, None)
-        if held is not None:
-            self._bytes -= entry_bytes(key, held)
-        else:
-            self._old.pop(key, None)
+        if held is None:
+            return self._old.pop(key, None)
+        self._bytes -= entry_bytes(key, held)
+        return held
 
 
 def entry_bytes(key: bytes, held: Held) -> int:

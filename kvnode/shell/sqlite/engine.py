@@ -2,7 +2,7 @@
 
 Promises: a write is visible when `submit` returns and durable when `durable` says so; reads never
 go backwards, whatever a flush is doing; counters are exact.
-Never: holds an entry in memory for each stored key.
+Never: holds an entry in memory for each stored key, or acknowledges anything after a failure.
 
     newest   memtable ─► frozen memtable (a flush is writing it) ─► hot cache ─► table   oldest
 """
@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import select
+import sqlite3
 import time
-from heapq import nsmallest
-from itertools import chain
 from pathlib import Path
 from queue import Empty
 
@@ -25,13 +24,16 @@ from kvnode.config import Settings
 from kvnode.core.outbox import Stored, Unreadable
 from kvnode.core.versions import Held
 from kvnode.protocol.ring import Ring
-from kvnode.shell.sqlite.cache import HotCache, entry_bytes
-from kvnode.shell.sqlite.directory import WAY_OUT, Directory
+from kvnode.shell.sqlite.cache import HotCache
+from kvnode.shell.sqlite.directory import LOG, TABLE, WAY_OUT, Directory
+from kvnode.shell.sqlite.flusher import Flush, Flusher
 from kvnode.shell.sqlite.log import CommitLog
-from kvnode.shell.sqlite.table import Flush, Flusher, TableReader
+from kvnode.shell.sqlite.memtable import EMPTY, Memtable
+from kvnode.shell.sqlite.table import TableReader
 from kvnode.shell.store import EngineStats, Identity, StoreFailed
 
-DISK_ID_BITS = 63
+SYNCHRONOUS = {"fsync": "FULL", "os": "OFF", "none": "OFF"}
+"""What the log's commit waits for, by durability."""
 
 
 class SqliteEngine:
@@ -43,180 +45,213 @@ class SqliteEngine:
         """Open or make the directory, replay what the table lacks. Raises `StoreFailed`."""
         self.durability = durability
         self._settings = settings
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._memtable: dict[bytes, Held] = {}
-        self._memtable_bytes = 0
-        self._frozen: dict[bytes, Held] = {}
-        self._freezing = False
+        self._memtable = Memtable()
+        self._held = self._memtable.records
+        self._frozen = EMPTY
+        self._frozen_turn = 0
+        self._to_flush: Flush | None = None
         self._cache = HotCache(settings.cache_bytes)
         self._absent: set[bytes] = set()
         self._last_turn = 0
         self._flushes = 0
-        self._unreadable = 0
         self._closed = False
-        self._directory = Directory(path)
         with contextlib.ExitStack() as undo:
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             undo.callback(os.close, self._wake)
+            self._directory = Directory(path, node)
             undo.callback(self._directory.release)
-            self._log = CommitLog(path / "log.db", durability, self._wake)
-            undo.callback(self._log.close)
-            self.identity = self._identify(node)
+            self.identity = self._read_identity()
+            self._log = CommitLog(path / LOG, SYNCHRONOUS[durability], self._wake)
+            undo.callback(self._log.close, config.STOP_S_MAX)
             boot = self.identity.boot
-            self._table = TableReader(path / "table.db", boot)
+            self._flusher = Flusher(path / TABLE, boot, settings.compress_min_bytes, self._wake)
+            undo.callback(self._flusher.stop, config.STOP_S_MAX)
+            self._open_table(path / TABLE, boot)
             undo.callback(self._table.close)
-            self._keys, self._value_bytes = self._table.meta("keys"), self._table.meta("value_bytes")
-            self._flusher = Flusher(path / "table.db", durability, boot, settings.compress_min_bytes, self._wake)
-            undo.callback(self._flusher.stop, 1.0)
-            self._log.replay(self._table.meta("mark"), self._apply)
+            self._flusher.start()
             undo.pop_all()
 
-    # ---- identity --------------------------------------------------------------------------
-
-    def _identify(self, node: str) -> Identity:
-        """Whose directory this is, and which boot; the boot is durable when this returns."""
-        rows = {name: self._meta(name) for name in ("node", "disk_id", "boot", "ring")}
-        owner = (rows["node"] or node.encode()).decode()
-        if owner != node:
-            raise StoreFailed(
-                f"{self._directory.path} belongs to node {owner}, not {node}: name another directory"
-            )
-        boot = int(rows["boot"] or b"0") + 1
-        disk_id = int(rows["disk_id"]) if rows["disk_id"] is not None else secrets.randbits(DISK_ID_BITS)
+    def _read_identity(self) -> Identity:
+        directory = self._directory
         try:
-            ring = None if rows["ring"] is None else msgspec.msgpack.decode(rows["ring"], type=Ring)
+            ring = msgspec.msgpack.decode(directory.ring, type=Ring) if directory.ring else None
         except msgspec.MsgspecError as error:
-            raise StoreFailed(f"{self._directory.path}: the ring in it cannot be read: {WAY_OUT}") from error
-        for name, value in (("node", node), ("disk_id", disk_id), ("boot", boot)):
-            self._set_meta(name, str(value).encode())
-        return Identity(node, disk_id, boot, ring)
+            raise StoreFailed(f"{directory.path}: the ring in it cannot be read. {WAY_OUT}") from error
+        return Identity(directory.node, directory.disk_id, directory.boot, ring)
 
-    def _meta(self, name: str) -> bytes | None:
-        row = self._log.meta.ask("SELECT value FROM meta WHERE key=?", (name,))
-        return None if row is None else bytes(row[0])
-
-    def _set_meta(self, name: str, value: bytes) -> None:
-        self._log.meta.ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+    def _open_table(self, path: Path, boot: int) -> None:
+        """Begin with what the table holds, then apply what the log has beyond it."""
+        try:
+            self._table = TableReader(path, boot)
+            self._keys, self._value_bytes = self._table.meta("keys"), self._table.meta("value_bytes")
+            self._log.replay(self._table.meta("mark"), self._apply)
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreFailed(f"{path.parent} cannot be read ({error}). {WAY_OUT}") from error
 
     def save_ring(self, ring: Ring) -> None:
         """Keep this ring; durable when it returns. Raises `StoreFailed`."""
-        self._set_meta("ring", msgspec.msgpack.encode(ring))
+        self._log.save_meta("ring", msgspec.msgpack.encode(ring))
         self.identity = msgspec.structs.replace(self.identity, ring=ring)
 
     # ---- reading ---------------------------------------------------------------------------
 
     def get(self, key: bytes) -> Held | None:
         """What is held of a key. Raises `Unreadable`."""
-        held = self._memtable.get(key)
+        held = self._held.get(key)
         if held is not None:
             return held
-        if self._frozen:
-            held = self._frozen.get(key)
-            if held is not None:
-                return held
+        held = self._frozen.records.get(key)
+        if held is not None:
+            return held
         held = self._cache.get(key)
         if held is not None:
             return held
         if key in self._absent:
             return None
-        return self._from_table(key)
-
-    def _from_table(self, key: bytes) -> Held | None:
-        try:
-            held = self._table.get(key)
-        except Unreadable:
-            self._unreadable += 1
-            raise
+        held = self._table.get(key)
         if held is not None:
             self._cache.put(key, held)
-            return held
-        if len(self._absent) >= config.ABSENT_REMEMBERED:
-            self._absent.clear()
-        self._absent.add(key)
-        return None
+        else:
+            if len(self._absent) >= config.ABSENT_REMEMBERED:
+                self._absent.clear()
+            self._absent.add(key)
+        return held
 
     def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
-        """Up to `limit` keys above `after` that start with `prefix`, in byte order. Raises `Unreadable`."""
-        stored = self._table.scan(after, prefix, limit)
-        fresh = nsmallest(
-            limit, (k for k in chain(self._memtable, self._frozen) if k > after and k.startswith(prefix))
-        )
-        if not fresh:
-            return stored
-        rows = {row.key: row.held for row in stored}
-        last = stored[-1].key if len(stored) == limit else None
-        for key in fresh:
-            if last is None or key <= last:
-                rows[key] = self._memtable.get(key) or self._frozen[key]
-        return [Stored(key, rows[key]) for key in sorted(rows)[:limit]]
+        """Up to `limit` keys above `after` that start with `prefix`, in byte order. Raises `Unreadable`.
+
+        Each source's first `limit` keys together contain the page's.
+        """
+        rows = dict(self._table.rows(after, prefix, limit))
+        keys = set(rows)
+        for layer in (self._frozen, self._memtable):
+            if layer.records:
+                keys.update(layer.order.page(after, prefix, limit))
+        newest, frozen = self._held, self._frozen.records
+        page = []
+        for key in sorted(keys)[:limit]:
+            held = newest.get(key) or frozen.get(key)
+            # Decoded last: damage to a row that was written again since is nobody's concern.
+            page.append(Stored(key, held if held is not None else self._table.decode(key, rows[key])))
+        return page
 
     # ---- writing ---------------------------------------------------------------------------
 
     def submit(self, number: int, writes: dict[bytes, Held]) -> None:
         """Make these writes visible and begin their commit. Raises `StoreFailed`."""
         assert number > self._last_turn
+        self._check()
+        self._last_turn = number
+        self._log.append(number, writes, self._apply(writes))
+        if self._memtable.bytes > self._settings.memtable_bytes and self._frozen is EMPTY:
+            self._freeze()
+        if self.durability == "none":
+            os.eventfd_write(self._wake, 1)
+
+    def _check(self) -> None:
+        """Raises `StoreFailed` once anything has failed, and ever after."""
         if self._flusher.failure:
             raise StoreFailed(self._flusher.failure)
-        self._log.append(number, writes)
-        self._last_turn = number
-        for key, held in writes.items():
-            self._apply(key, held)
-        if self._memtable_bytes > self._settings.memtable_bytes and not self._freezing:
-            self._freeze()
+        self._log.check()
 
-    def _apply(self, key: bytes, held: Held) -> None:
-        """Put a record into the memtable, and keep the counters."""
-        old = self._memtable.get(key)
-        if old is not None:
-            self._memtable_bytes += len(held.blob) - len(old.blob)
-        else:
-            try:
-                old = self.get(key)
-            except Unreadable:
-                old = held  # it was counted when it could be read; its size is lost with it
-            self._memtable_bytes += entry_bytes(key, held)
+    def _apply(self, writes: dict[bytes, Held]) -> int:
+        """Put records into the memtable and keep the counters. Returns their bytes.
+
+        The hottest loop of a write: one function, and what it adds up is stored once.
+        """
+        held_of_key, fresh = self._held, self._memtable.order.fresh
+        overhead = config.ENTRY_OVERHEAD_BYTES
+        keys = value_bytes = grown = size = 0
+        for key, held in writes.items():
+            live, entry = held.live_bytes, len(held.blob)
+            size += len(key) + entry
+            old = held_of_key.get(key)
+            if old is None:
+                was = self._replace(key, held)
+                fresh.append(key)
+                grown += len(key) + entry + overhead
+            else:
+                was = old.live_bytes
+                grown += entry - len(old.blob)
+            held_of_key[key] = held
+            if was:
+                keys -= 1
+                value_bytes -= len(key) + was
+            if live:
+                keys += 1
+                value_bytes += len(key) + live
+        self._memtable.bytes += grown
+        self._keys += keys
+        self._value_bytes += value_bytes
+        return size
+
+    def _replace(self, key: bytes, held: Held) -> int:
+        """Note what the memtable's first record of a key stands over. Returns the live bytes of that."""
+        old = self._frozen.records.get(key) or self._cache.take(key)
+        if old is None and key in self._absent:
             self._absent.discard(key)
-        self._cache.drop(key)
-        self._memtable[key] = held
-        if old is not None and old.live_bytes:
-            self._keys -= 1
-            self._value_bytes -= len(key) + value_bytes(old)
-        if held.live_bytes:
-            self._keys += 1
-            self._value_bytes += len(key) + value_bytes(held)
+        elif old is None:
+            try:
+                old = self._table.get(key)
+            except Unreadable:
+                # It was counted while it could be read; as what, is lost with it. As much as this one.
+                old = held
+        was = old.live_bytes if old is not None else 0
+        if was:
+            self._memtable.replaced[key] = len(key) + was
+        return was
 
     def _freeze(self) -> None:
-        """At a turn's end: hand the memtable to the flusher, begin a new one."""
-        assert not self._frozen
-        self._frozen, self._memtable, self._memtable_bytes = self._memtable, {}, 0
-        self._freezing = True
-        self._flusher.flush(Flush(self._frozen, self._log.last, self._keys, self._value_bytes))
+        """At a turn's end: begin a new memtable, and have this one flushed.
+
+        The mark is the last batch known to be durable, though the memtable holds more: a table must
+        not name a batch that a crash can still take out of the log.
+        """
+        assert self._frozen is EMPTY
+        self._frozen, self._memtable = self._memtable, Memtable()
+        self._held = self._memtable.records
+        self._frozen_turn = self._last_turn
+        self._flushes += 1
+        number = self.identity.boot << 32 | self._flushes
+        mark = self._log.durable_batch
+        self._to_flush = Flush(self._frozen.records, self._frozen.replaced, mark, number)
 
     def durable(self) -> int:
         """The last turn that is durable. Raises `StoreFailed`."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
+        if self._flusher.failure:
+            raise StoreFailed(self._flusher.failure)
         self._log.poll()
-        if self._freezing:
+        if self._to_flush is not None:
+            # The log first: nothing reaches the table that a crash could still take back.
+            if self._log.durable_turn >= self._frozen_turn:
+                self._flusher.flush(self._to_flush)
+                self._to_flush = None
+        elif self._frozen is not EMPTY:
             self._thaw()
         return self._last_turn if self.durability == "none" else self._log.durable_turn
 
     def _thaw(self) -> None:
         """Drop the frozen memtable once the reading connection sees what it held."""
-        if self._flusher.failure:
-            raise StoreFailed(self._flusher.failure)
         try:
             done = self._flusher.finished.get_nowait()
         except Empty:
             return
-        assert self._table.meta("mark") == done.mark
-        self._frozen, self._freezing = {}, False
-        self._flushes += 1
+        if self._table.meta("flush") != done.number:
+            self._flusher.finished.put(done)  # looked at again the next time
+            return
         self._log.trim(done.mark)
+        self._flusher.forget(self._frozen.records)
+        self._frozen = EMPTY
 
     @property
     def behind(self) -> bool:
-        """Whether the flush has fallen so far behind that reading must wait."""
-        return self._freezing and self._memtable_bytes > config.MEMTABLE_FACTOR_MAX * self._settings.memtable_bytes
+        """Whether flush or commit have fallen so far behind that reading must wait."""
+        bound = config.MEMTABLE_FACTOR_MAX * self._settings.memtable_bytes
+        return (
+            self._frozen is not EMPTY and self._memtable.bytes > bound
+        ) or self._log.queued_bytes > config.LOG_QUEUE_BYTES_MAX
 
     # ---- the rest --------------------------------------------------------------------------
 
@@ -232,8 +267,8 @@ class SqliteEngine:
             "flushes": self._flushes,
             "cache_hits": self._cache.hits,
             "cache_misses": self._cache.misses,
-            "unreadable_rows": self._unreadable,
-            "memtable_bytes": self._memtable_bytes,
+            "unreadable_rows": self._table.unreadable,
+            "memtable_bytes": self._memtable.bytes,
         }
         directory = self._directory
         return EngineStats(
@@ -245,20 +280,23 @@ class SqliteEngine:
         if self._closed:
             return
         self._closed = True
-        deadline = time.monotonic() + config.STOP_S_MAX
-        try:
-            while not self._log.idle and time.monotonic() < deadline:
-                self.durable()
-                time.sleep(0.001)
-        except StoreFailed:
-            pass  # said when it happened; what is left to do is to let go
-        self._flusher.stop(config.STOP_S_MAX)
-        self._log.close()
+        with contextlib.suppress(StoreFailed):  # said when it happened; now there is only to let go
+            self._finish()
         self._table.close()
-        self._directory.release()
-        os.close(self._wake)
+        flusher_ended = self._flusher.stop(config.STOP_S_MAX)
+        log_ended = self._log.close(config.STOP_S_MAX)
+        if flusher_ended and log_ended:
+            self._directory.release()
+            os.close(self._wake)
+        # Else a thread hangs in the disk. It may still write: the directory stays locked until the
+        # process ends, and the descriptor it would signal stays its own.
 
-
-def value_bytes(held: Held) -> int:
-    """Bytes of a record's live values (a value of no bytes is told apart by counting as one)."""
-    return held.live_bytes
+    def _finish(self) -> None:
+        """Wait for the commits under way, within a bound."""
+        deadline = time.monotonic() + config.STOP_S_MAX
+        poller = select.poll()
+        poller.register(self._wake, select.POLLIN)
+        self.durable()
+        while not self._log.idle and time.monotonic() < deadline:
+            poller.poll(config.POLL_MS_MAX)
+            self.durable()

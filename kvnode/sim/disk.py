@@ -1,0 +1,175 @@
+"""The disk: makes writes visible at once and durable later, and forgets in between when power fails.
+
+Promises: a turn counts as durable only when it and all before it would survive a crash; after one,
+exactly a prefix of the turns is there: all that were durable, and maybe some that nobody was told of.
+Never: tears a turn, reorders two, or keeps an actor: that knowledge ends with the boot.
+
+    submit(7) ──► visible ──► [commit: seeded time, one group at a time] ──► durable == 7
+                     └─ crash: a random prefix of what was not yet durable survives
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import nsmallest
+from random import Random
+
+import msgspec
+
+from kvnode.core.outbox import Stored, Unreadable
+from kvnode.core.versions import NO_ACTOR, Held
+from kvnode.protocol.types import Record
+from kvnode.sim.clock import Tenths, tenths
+from kvnode.sim.events import Timeline, Trace
+
+Writes = dict[bytes, Held]
+
+
+class SimDisk:
+    """One node's disk: it outlives the boots. Also the core's `Store`."""
+
+    def __init__(self, name: str, timeline: Timeline, trace: Trace, rng: Random) -> None:
+        self._name = name
+        self._timeline = timeline
+        self._trace = trace
+        self._rng = rng
+        self._view: Writes = {}
+        self._platter: Writes = {}
+        self._pending: deque[tuple[int, Writes]] = deque()
+        self._damaged: dict[bytes, None] = {}
+        self._committing = False
+        self._opened = 0
+        """How often it was opened: a commit of an earlier boot means nothing to this one."""
+        self._stalled_until: Tenths = 0
+        self._fail_next = False
+        self.durable = 0
+        """The last turn of this boot that would survive a crash."""
+        self.failed = False
+        """Whether a commit failed: nothing more can be acknowledged in this boot."""
+        self.commit: tuple[Tenths, Tenths] = (3, 20)
+        """Shortest and longest time a commit takes."""
+        self.on_commit: Callable[[], None] = _ignore
+        """Called when a commit has returned, well or not."""
+
+    # ---- the core's Store ------------------------------------------------------------------
+
+    def get(self, key: bytes) -> Held | None:
+        """What is held of a key."""
+        if self._damaged and key in self._damaged:
+            raise Unreadable
+        return self._view.get(key)
+
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+        """Up to `limit` keys above `after` that start with `prefix`, in byte order."""
+        keys = nsmallest(limit, (k for k in self._view if k > after and k.startswith(prefix)))
+        return [Stored(key, self._read(key)) for key in keys]
+
+    def _read(self, key: bytes) -> Held:
+        held = self.get(key)
+        assert held is not None
+        return held
+
+    # ---- the loop's side -------------------------------------------------------------------
+
+    def open(self) -> None:
+        """A boot begins: what is on the platter is held, by no actor of this boot."""
+        self._opened += 1
+        self._view = {key: _of_no_actor(held) for key, held in self._platter.items()}
+        self.durable = 0
+        self.failed = False
+
+    def submit(self, number: int, writes: Writes) -> None:
+        """Make these writes visible, and begin their commit as turn `number`."""
+        assert not self.failed
+        assert number > (self._pending[-1][0] if self._pending else self.durable)
+        self._view.update(writes)
+        if self._damaged:
+            self._damaged = {key: None for key in self._damaged if key not in writes}
+        self._pending.append((number, writes))
+        if not self._committing:
+            self._begin()
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything submitted is durable."""
+        return not self._pending
+
+    def crash(self) -> None:
+        """The power goes: a prefix of what was not durable may have reached the platter."""
+        survivors = self._rng.randrange(len(self._pending) + 1) if self._pending else 0
+        for _ in range(survivors):
+            self._platter.update(self._pending.popleft()[1])
+        self._trace.note("disk", self._name, f"keeps {survivors} unsynced turns, loses {len(self._pending)}")
+        self._opened += 1
+        self._pending.clear()
+        self._view = {}
+        self._committing = False
+
+    # ---- faults ----------------------------------------------------------------------------
+
+    def stall(self, ms: float) -> None:
+        """No commit returns before this much time has passed."""
+        self._stalled_until = max(self._stalled_until, self._timeline.now + tenths(ms))
+
+    def fail_next_commit(self) -> None:
+        """The next commit fails; what it had written by then is anyone's guess."""
+        self._fail_next = True
+
+    def mend(self) -> None:
+        """No stall or failure is to come any more."""
+        self._fail_next = False
+        self._stalled_until = 0
+
+    def damage(self, key: bytes) -> None:
+        """The copy of this key fails its checksum from now on."""
+        self._damaged[key] = None
+
+    def holds(self, key: bytes) -> Record:
+        """What of this key would survive a crash now; nothing of a damaged copy."""
+        held = self._platter.get(key)
+        return held.record() if held is not None and key not in self._damaged else ()
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Every key that would survive a crash now, in order."""
+        return sorted(self._platter)
+
+    # ---- commits ---------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Commit all that is pending, as one group."""
+        self._committing = True
+        low, high = self.commit
+        last = self._pending[-1][0]
+        wait = low + int(self._rng.random() * (high - low + 1))
+        self._timeline.after(wait, self._returned, self._opened, last)
+
+    def _returned(self, opened: int, last: int) -> None:
+        if opened != self._opened:
+            return None
+        if self._timeline.now < self._stalled_until:
+            return self._timeline.at(self._stalled_until, self._returned, opened, last)
+        if self._fail_next:
+            return self._fail()
+        while self._pending and self._pending[0][0] <= last:
+            self.durable, writes = self._pending.popleft()
+            self._platter.update(writes)
+        self._committing = False
+        if self._pending:
+            self._begin()
+        return self.on_commit()
+
+    def _fail(self) -> None:
+        self._fail_next = False
+        self.failed = True
+        self._trace.note("disk", self._name, "a commit failed")
+        self.on_commit()
+
+
+def _of_no_actor(held: Held) -> Held:
+    return msgspec.structs.replace(held, actor=NO_ACTOR) if held.actor != NO_ACTOR else held
+
+
+def _ignore() -> None:
+    """Nobody waits for the disk."""

@@ -1,0 +1,237 @@
+"""The world: nodes, clients and all that can go wrong, in the words a scenario is written in.
+
+Promises: the same seed and the same words give the same history, to the byte, in any process; time
+passes only when asked to. Never: helps a node: it knows what its messages tell it.
+
+    world = World(seed=1)                               # n1, n2, n3; every key has three owners
+    put = world.wait(world.put("k", "v", via="n1"))     # runs until the client is answered
+    world.crash("n2")
+    assert world.wait(world.get("k", via="n3")).values == [b"v"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import lru_cache
+
+from kvnode.config import Settings
+from kvnode.core.bootstrap import found
+from kvnode.protocol.messages import Condition, Get, Put, Scan
+from kvnode.protocol.ring import Member, Ring, partition_of
+from kvnode.protocol.types import DEFAULT, MODES, Address, NodeId, Record
+from kvnode.sim.client import Call, Context, SimClients
+from kvnode.sim.clock import derive, millis, tenths
+from kvnode.sim.disk import SimDisk
+from kvnode.sim.events import Tell, Timeline, Trace
+from kvnode.sim.history import Op
+from kvnode.sim.machine import SimNode, Surroundings
+from kvnode.sim.network import Network
+
+SETTINGS = Settings()
+CLIENT = "c1"
+SETTLES_WITHIN_MS = 120_000
+"""A world that is not quiet after this long never will be."""
+LOOKS_EACH_MS = 10
+
+
+@lru_cache(maxsize=64)
+def ring_of(nodes: int, n: int, q: int) -> Ring:
+    """The founding ring of nodes n1, n2, ..., each on its own host."""
+    names = [f"n{i}" for i in range(1, nodes + 1)]
+    members = tuple(Member(NodeId(name), f"{name}:7000", name) for name in names)
+    return found("sim", members, n, q)
+
+
+class World:
+    """One cluster, its clients, its network and its disks."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int = 3,
+        n: int = 3,
+        q: int = 16,
+        settings: Settings = SETTINGS,
+        tell: Tell | None = None,
+    ) -> None:
+        """`tell` is given a line for everything that happens."""
+        self.seed = seed
+        self.settings = settings
+        self.timeline = Timeline()
+        self.trace = Trace(self.timeline, tell)
+        self.network = Network(self.timeline, self.trace, derive(seed, "network"))
+        self.ring = ring_of(nodes, n, q)
+        around = Surroundings(seed, self.timeline, self.trace, self.network, self.ring, settings)
+        self.nodes = {member.id: SimNode(member.id, around) for member in self.ring.members}
+        self.clients = SimClients(self.timeline, self.trace, self.network, self._look)
+
+    # ---- what clients do -------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str | bytes,
+        value: str | bytes | None,
+        via: str,
+        *,
+        mode: str = "eventual",
+        w: int = DEFAULT,
+        context: Context | Call | bytes | None = None,
+        condition: Condition = Condition.NONE,
+        siblings: bool = False,
+        retry: bool = False,
+        ttl_ms: int = 0,
+        timeout_ms: int = 0,
+        client: str = CLIENT,
+    ) -> Call:
+        """Write a key through a node; None deletes it. A call as context: what that call saw."""
+        seen = context.context if isinstance(context, Call) else context
+        token, saw = (seen.token, seen.saw) if isinstance(seen, Context) else (seen or b"", frozenset())
+        ask = Put(
+            self.clients.next_number(), _bytes(key), None if value is None else _bytes(value), w, MODES[mode],
+            timeout_ms or self.settings.deadline_ms, token, condition, siblings, retry, ttl_ms,
+        )  # fmt: skip
+        return self.clients.call(client.encode(), NodeId(via), ask, saw)
+
+    def delete(self, key: str | bytes, via: str, *, context: Context | Call | None = None) -> Call:
+        """Delete a key through a node."""
+        return self.put(key, None, via, context=context)
+
+    def get(
+        self,
+        key: str | bytes,
+        via: str,
+        *,
+        mode: str = "eventual",
+        r: int = DEFAULT,
+        timeout_ms: int = 0,
+        client: str = CLIENT,
+    ) -> Call:
+        """Read a key through a node."""
+        timeout = timeout_ms or self.settings.deadline_ms
+        ask = Get(self.clients.next_number(), _bytes(key), r, MODES[mode], timeout)
+        return self.clients.call(client.encode(), NodeId(via), ask)
+
+    def scan(
+        self, via: str, *, after: bytes = b"", prefix: bytes = b"", limit: int = 100, r: int = DEFAULT
+    ) -> Call:
+        """Read a page of keys through a node."""
+        ask = Scan(self.clients.next_number(), after, prefix, limit, r, self.settings.deadline_ms)
+        return self.clients.call(CLIENT.encode(), NodeId(via), ask)
+
+    # ---- time ------------------------------------------------------------------------------
+
+    @property
+    def now_ms(self) -> float:
+        """What time it is."""
+        return millis(self.timeline.now)
+
+    def run(self, ms: float) -> None:
+        """Let time pass."""
+        self.timeline.run_to(self.timeline.now + tenths(ms))
+
+    def run_until(self, true: Callable[[], bool], within_ms: float = 60_000) -> None:
+        """Let time pass until this holds; an error if it does not come to."""
+        end = self.timeline.now + tenths(within_ms)
+        while not true():
+            due = self.timeline.next_at
+            assert due is not None and due <= end, f"seed {self.seed}: it never came true in {within_ms} ms"
+            self.timeline.step()
+
+    def wait(self, call: Call) -> Call:
+        """Let time pass until an operation is over."""
+        self.run_until(call.done)
+        return call
+
+    def settle(self) -> None:
+        """Let time pass until nothing is under way any more. Machines that stand still are resumed by hand."""
+        end = self.timeline.now + tenths(SETTLES_WITHIN_MS)
+        while not self.quiet:
+            assert self.timeline.now < end, f"seed {self.seed}: never quiet"
+            self.run(LOOKS_EACH_MS)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no frame is on its way, no client waits, and no node has anything to do."""
+        idle = not self.network.in_flight and not self.clients.waiting
+        return idle and all(node.idle for node in self.nodes.values())
+
+    # ---- what goes wrong -------------------------------------------------------------------
+
+    def crash(self, *names: str) -> None:
+        """These machines stop, at once."""
+        for name in names:
+            self.node(name).crash()
+
+    def restart(self, *names: str) -> None:
+        """These machines boot again."""
+        for name in names:
+            self.node(name).restart()
+
+    def pause(self, name: str) -> None:
+        """A machine stands still."""
+        self.node(name).pause()
+
+    def resume(self, name: str) -> None:
+        """A machine goes on."""
+        self.node(name).resume()
+
+    def partition(self, these: Collection[str], those: Collection[str], *, one_way: bool = False) -> None:
+        """Nothing passes from these nodes to those; nor back, unless `one_way`. Clients reach both."""
+        senders: list[Address] = [NodeId(name) for name in sorted(these)]
+        receivers: list[Address] = [NodeId(name) for name in sorted(those)]
+        arrow = ">" if one_way else "|"
+        self.trace.note("cut", f"{','.join(sorted(these))} {arrow} {','.join(sorted(those))}")
+        self.network.cut(senders, receivers, one_way=one_way)
+
+    def heal(self) -> None:
+        """Every link works again."""
+        self.trace.note("heal", "network")
+        self.network.heal()
+
+    def wall_skew(self, name: str, ms: int) -> None:
+        """A node's wall clock is now this far ahead of the others; negative: behind."""
+        self.trace.note("skew", name, str(ms))
+        self.node(name).clock.skew_ms = ms
+
+    def disk(self, name: str) -> SimDisk:
+        """A node's disk, to be made slow, full or forgetful."""
+        return self.node(name).disk
+
+    def node(self, name: str) -> SimNode:
+        """The machine of a name."""
+        return self.nodes[NodeId(name)]
+
+    # ---- what is left ----------------------------------------------------------------------
+
+    def owners(self, key: str | bytes) -> tuple[NodeId, ...]:
+        """The owners of a key, the first place first."""
+        return self.ring.owner_ids(partition_of(_bytes(key), self.ring.q))
+
+    def stranger(self, key: str | bytes) -> NodeId:
+        """A node that does not own this key."""
+        return next(name for name in self.nodes if name not in self.owners(key))
+
+    def replicas(self, key: str | bytes) -> dict[str, Record]:
+        """What each owner of a key durably holds of it."""
+        return {owner: self.nodes[owner].disk.holds(_bytes(key)) for owner in self.owners(key)}
+
+    def _look(self, key: bytes) -> tuple[Record, ...]:
+        return tuple(self.nodes[owner].disk.holds(key) for owner in self.owners(key))
+
+    def final(self) -> dict[bytes, dict[str, Record]]:
+        """`replicas`, of every key any disk has."""
+        keys = sorted({key for node in self.nodes.values() for key in node.disk.keys})
+        return {key: self.replicas(key) for key in keys}
+
+    def history(self) -> list[Op]:
+        """What clients asked for and were told, as a checker takes it."""
+        return [op for call in self.clients.calls for op in call.ops()]
+
+    def trace_hash(self) -> str:
+        """One hash for everything that happened so far."""
+        return self.trace.digest()
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
