@@ -84,7 +84,7 @@ def tell(stage: Stage) -> None:
     with writing(second):
         time.sleep(LOAD_S / 2)
         for node in ("n1", "n2", "n3", "n4", "n5"):
-            stage.kvctl("fault", "kill", node, show=False)
+            stage.kvctl("fault", "kill", node, "--yes", show=False)
     client.close()
     acknowledged = writer.acknowledged | second.acknowledged
     stage.say("Nothing is left but five directories. Start them again:")

@@ -28,7 +28,7 @@ def tell(stage: Stage) -> None:
     stage.claim("W=3 cannot be met, and the store says so (exit 4 or 6)", refused.exit in (4, 6))
 
     stage.say(f"\nA second owner dies: {second}. Only {first} is left.")
-    stage.kvctl("fault", "kill", second)
+    stage.kvctl("fault", "kill", second, "--yes")
     unavailable = stage.kvctl("get", "cart:1", "--mode", "quorum")
     stage.claim("a quorum read is refused rather than answered wrongly", unavailable.exit in (4, 6))
     one = stage.kvctl("get", "cart:1", "-r", "one")

@@ -19,7 +19,7 @@ from itertools import accumulate
 from msgspec import Struct
 
 from kvctl.client import Client
-from kvctl.errors import Invalid, KvError
+from kvctl.errors import KvError
 from kvctl.model import Item
 from kvctl.session import Call
 from kvnode.protocol import messages as m
@@ -31,6 +31,7 @@ PICKS = 1 << 14
 """Keys are drawn this many at a time."""
 ZIPF = 0.99
 STAMP_BYTES = 8
+IN_FLIGHT_MAX = 10_000
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -48,18 +49,24 @@ class Plan(Struct, frozen=True, kw_only=True):
     rate: float | None = None
     timeout_s: float = 5.0
 
-    def check(self) -> None:
-        """Raises `Invalid` for what cannot be run."""
+    def problem(self) -> str:
+        """Why this cannot be run, as a sentence; empty when it can."""
         if (self.op is None) == (self.workload is None):
-            raise Invalid("name either an --op or a --workload")
+            return "name either an --op or a --workload"
         if self.op is not None and self.op not in OPS:
-            raise Invalid(f"op must be one of {', '.join(OPS)}; not {self.op!r}")
+            return f"op must be one of {', '.join(OPS)}; not {self.op!r}"
         if self.workload is not None and self.workload not in WORKLOADS:
-            raise Invalid(f"workload must be one of {', '.join(WORKLOADS)}; not {self.workload!r}")
-        if not 1 <= self.in_flight <= 10_000:
-            raise Invalid(f"in-flight must be 1..10000, not {self.in_flight}")
-        if self.duration_s <= 0 or self.keys < 1 or self.value_bytes < 0 or (self.rate or 1) <= 0:
-            raise Invalid("duration, keys and rate must be above 0, value-size not below")
+            return f"workload must be one of {', '.join(WORKLOADS)}; not {self.workload!r}"
+        if not 1 <= self.in_flight <= IN_FLIGHT_MAX:
+            return f"in-flight must be 1..{IN_FLIGHT_MAX}, not {self.in_flight}"
+        if (
+            self.duration_s <= 0
+            or self.keys < 1
+            or self.value_bytes < 0
+            or (self.rate is not None and self.rate <= 0)
+        ):
+            return "duration, keys and rate must be above 0, value-size not below"
+        return ""
 
 
 class Mix(Struct, frozen=True):
@@ -104,7 +111,7 @@ class Bench:
     """One run of a plan against a cluster."""
 
     def __init__(self, client: Client, plan: Plan, seed: int | None = None) -> None:
-        plan.check()
+        assert not plan.problem()
         self._plan = plan
         self._client = client
         self._session = client.pump.session

@@ -58,9 +58,11 @@ def resolve(flag: str | None) -> Endpoints:
         contexts = config.get("contexts")
         entry = contexts.get(context) if isinstance(contexts, dict) else None
         connect = entry.get("connect") if isinstance(entry, dict) else None
-        if not isinstance(connect, str):
-            raise Invalid(f"context {context!r} in {home() / 'config.toml'} names no endpoints")
-        return Endpoints(parse(connect), f"context {context}")
+        if not isinstance(entry, dict):
+            raise Invalid(f"there is no context {context!r} in config.toml", "kvctl config use --none")
+        # A context may set other things only, such as the output format.
+        if isinstance(connect, str):
+            return Endpoints(parse(connect), f"context {context}")
     return _last_up()
 
 

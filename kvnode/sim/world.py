@@ -19,6 +19,7 @@ from kvnode.core.bootstrap import found
 from kvnode.protocol.messages import Condition, Get, Put, Scan
 from kvnode.protocol.ring import Member, Ring, partition_of
 from kvnode.protocol.types import DEFAULT, MODES, Address, NodeId, Record
+from kvnode.sim.check import Violation, check
 from kvnode.sim.client import Call, Context, SimClients
 from kvnode.sim.clock import derive, millis, tenths
 from kvnode.sim.disk import SimDisk
@@ -177,12 +178,15 @@ class World:
         self.node(name).resume()
 
     def partition(self, these: Collection[str], those: Collection[str], *, one_way: bool = False) -> None:
-        """Nothing passes from these nodes to those; nor back, unless `one_way`. Clients reach both."""
-        senders: list[Address] = [NodeId(name) for name in sorted(these)]
-        receivers: list[Address] = [NodeId(name) for name in sorted(those)]
+        """Nothing passes from these nodes (or clients) to those; nor back, unless `one_way`."""
+        senders = [self._address(name) for name in sorted(these)]
+        receivers = [self._address(name) for name in sorted(those)]
         arrow = ">" if one_way else "|"
         self.trace.note("cut", f"{','.join(sorted(these))} {arrow} {','.join(sorted(those))}")
         self.network.cut(senders, receivers, one_way=one_way)
+
+    def _address(self, name: str) -> Address:
+        return NodeId(name) if name in self.nodes else name.encode()
 
     def heal(self) -> None:
         """Every link works again."""
@@ -202,7 +206,7 @@ class World:
         """The machine of a name."""
         return self.nodes[NodeId(name)]
 
-    # ---- what is left ----------------------------------------------------------------------
+    # ---- what is left, and what to think of it ----------------------------------------------
 
     def owners(self, key: str | bytes) -> tuple[NodeId, ...]:
         """The owners of a key, the first place first."""
@@ -227,6 +231,10 @@ class World:
     def history(self) -> list[Op]:
         """What clients asked for and were told, as a checker takes it."""
         return [op for call in self.clients.calls for op in call.ops()]
+
+    def violations(self) -> list[Violation]:
+        """What a checker has to say of all that happened so far."""
+        return check(self.history(), self.final())
 
     def trace_hash(self) -> str:
         """One hash for everything that happened so far."""

@@ -49,7 +49,8 @@ class SqliteEngine:
         self._held = self._memtable.records
         self._frozen = EMPTY
         self._frozen_turn = 0
-        self._to_flush: Flush | None = None
+        self._frozen_mark = 0
+        self._flush_waits = False
         self._cache = HotCache(settings.cache_bytes)
         self._absent: set[bytes] = set()
         self._last_turn = 0
@@ -84,7 +85,7 @@ class SqliteEngine:
         try:
             self._table = TableReader(path, boot)
             self._keys, self._value_bytes = self._table.meta("keys"), self._table.meta("value_bytes")
-            self._log.replay(self._table.meta("mark"), self._apply)
+            self._log.replay(self._table.meta("mark"), self._table.meta("logged"), self._apply)
         except (sqlite3.Error, ValueError) as error:
             raise StoreFailed(f"{path.parent} cannot be read ({error}). {WAY_OUT}") from error
 
@@ -211,10 +212,18 @@ class SqliteEngine:
         self._frozen, self._memtable = self._memtable, Memtable()
         self._held = self._memtable.records
         self._frozen_turn = self._last_turn
+        self._frozen_mark = self._log.durable_batch
+        self._flush_waits = True
+
+    def _start_flush(self) -> None:
+        """Hand the frozen memtable over: all of it is in the log by now."""
+        self._flush_waits = False
         self._flushes += 1
         number = self.identity.boot << 32 | self._flushes
-        mark = self._log.durable_batch
-        self._to_flush = Flush(self._frozen.records, self._frozen.replaced, mark, number)
+        frozen = self._frozen
+        self._flusher.flush(
+            Flush(frozen.records, frozen.replaced, self._frozen_mark, self._log.durable_batch, number)
+        )
 
     def durable(self) -> int:
         """The last turn that is durable. Raises `StoreFailed`."""
@@ -223,11 +232,10 @@ class SqliteEngine:
         if self._flusher.failure:
             raise StoreFailed(self._flusher.failure)
         self._log.poll()
-        if self._to_flush is not None:
+        if self._flush_waits:
             # The log first: nothing reaches the table that a crash could still take back.
             if self._log.durable_turn >= self._frozen_turn:
-                self._flusher.flush(self._to_flush)
-                self._to_flush = None
+                self._start_flush()
         elif self._frozen is not EMPTY:
             self._thaw()
         return self._last_turn if self.durability == "none" else self._log.durable_turn

@@ -1,7 +1,8 @@
 """The flusher: a thread that moves frozen memtables to the table.
 
-Promises: each transaction leaves rows and counters that agree; the last one of a flush names the last
-log batch the table now holds. So a crash anywhere costs a replay and nothing else.
+Promises: each transaction leaves rows and counters that agree, and names the log batch without which
+its rows would be ahead of the log; the last one of a flush names the batch that replay starts after.
+So a crash anywhere costs a replay and nothing else.
 Never: read through, or used by two threads of ours.
 
     frozen ─► rows, counters │ rows, counters │ rows, counters, mark ─► `finished`
@@ -40,6 +41,8 @@ class Flush(Struct, frozen=True, eq=False):
     """Key -> what the table counts for it today, key and live bytes; missing where that is nothing."""
     mark: int
     """Every log batch up to this number is in these records, or was in earlier ones."""
+    logged: int
+    """A log batch by which all of these were durable: a log that ends earlier has lost some."""
     number: int
     """Its own, never repeated: who sees it in the table sees the whole flush."""
 
@@ -109,6 +112,7 @@ class Flusher(Thread):
     def _write(self, job: Flush) -> None:
         chunks = self._chunks(job)
         keys, value_bytes = self._keys, self._value_bytes
+        counts = {"logged": job.logged}
         for number, chunk in enumerate(chunks, 1):
             marks = ",".join(("(?,?)",) * (len(chunk.args) // 2))
             sql = f"INSERT OR REPLACE INTO kv VALUES {marks}"  # noqa: S608 -- marks only
@@ -116,10 +120,11 @@ class Flusher(Thread):
             keys += chunk.keys
             value_bytes += chunk.value_bytes
             if number % config.FLUSH_STATEMENTS == 0:
-                self._commit({"keys": keys, "value_bytes": value_bytes})
+                self._commit(counts | {"keys": keys, "value_bytes": value_bytes})
                 if self._stopping.is_set():
                     return
-        self._commit({"keys": keys, "value_bytes": value_bytes, "mark": job.mark, "flush": job.number})
+        counts |= {"mark": job.mark, "flush": job.number}
+        self._commit(counts | {"keys": keys, "value_bytes": value_bytes})
         self._keys, self._value_bytes = keys, value_bytes
         self.finished.put(job)
         os.eventfd_write(self._wake, 1)

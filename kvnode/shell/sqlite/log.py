@@ -63,12 +63,18 @@ class CommitLog:
 
     # ---- opening ---------------------------------------------------------------------------
 
-    def replay(self, mark: int, apply: Callable[[dict[bytes, Held]], object]) -> None:
-        """Apply every batch after the table's mark, in order. Raises `StoreFailed` for a hole."""
+    def replay(self, mark: int, logged: int, apply: Callable[[dict[bytes, Held]], object]) -> None:
+        """Apply every batch after the table's mark, in order. Raises `StoreFailed` for a hole.
+
+        `logged` is the batch by which everything in the table was durable here: in the middle of a
+        flush, and after it, the table holds more than the mark says.
+        """
         connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
         try:
             connection.execute("PRAGMA wal_autocheckpoint=0")
-            self._check_ends(mark, *connection.execute("SELECT min(n), max(n) FROM log").fetchone())
+            self._check_ends(
+                mark, max(mark, logged), *connection.execute("SELECT min(n), max(n) FROM log").fetchone()
+            )
             expected = mark + 1
             for number, batch in connection.execute("SELECT n, batch FROM log WHERE n > ? ORDER BY n", (mark,)):
                 if number != expected:
@@ -86,15 +92,15 @@ class CommitLog:
         # What was trimmed late, or never because of a crash, goes with the next trim.
         self._sizes.appendleft((mark, 0))
 
-    def _check_ends(self, mark: int, first: int | None, last: int | None) -> None:
+    def _check_ends(self, mark: int, logged: int, first: int | None, last: int | None) -> None:
         """Whether this log can be the one that the table was filled from."""
         if first is None or last is None:
-            if mark:
-                raise self._hole(f"it is empty, but the table holds batches up to {mark}")
+            if logged:
+                raise self._hole(f"it is empty, but the table holds batches up to {logged}")
         elif first > mark + 1:
             raise self._hole(f"it begins with batch {first}, the table ends with {mark}")
-        elif last < mark:
-            raise self._hole(f"it ends with batch {last}, but the table holds batches up to {mark}")
+        elif last < logged:
+            raise self._hole(f"it ends with batch {last}, but the table holds batches up to {logged}")
 
     def _hole(self, what: str) -> StoreFailed:
         return StoreFailed(f"there is a hole in the log {self._path}: {what}. {WAY_OUT}")

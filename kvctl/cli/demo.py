@@ -1,0 +1,42 @@
+"""`kvctl demo`: stories on a real cluster of their own, each checking what it claims.
+
+Promises: exit 0 only if every claim held. Never: touches a cluster of yours.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvctl.cli.base import Ctl, command
+from kvctl.cli.words import Usage
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app)(demo)
+
+
+def demo(
+    ctl: Ctl,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Which story; `tour` for all of them.")
+    ] = None,
+) -> None:
+    """List the stories, or tell one."""
+    from kvctl_demo import STORIES, run
+
+    from kvctl.output import Table, View
+
+    if name is None:
+        rows = (
+            *((story, module.TITLE) for story, module in STORIES.items()),
+            ("tour", "all of them, one after another"),
+        )
+        data = {"stories": [{"name": story, "title": title} for story, title in rows]}
+        lines = tuple(data["stories"])
+        return ctl.show(View("demo", data, Table(("NAME", "STORY"), rows), lines))
+    if name != "tour" and name not in STORIES:
+        raise Usage(f"there is no story {name!r}: one of {', '.join(STORIES)}, or tour")
+    raise typer.Exit(run(list(STORIES) if name == "tour" else [name]))

@@ -1,0 +1,89 @@
+"""Which local cluster a command is about, and what a fault there would break.
+
+Promises: a node that `kvctl up` did not start is never touched (`Refused`, exit 8).
+Never: takes a name for an address, or the other way round.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvctl import endpoints
+from kvctl.cli.base import Ctl
+from kvctl.errors import KvError, Refused
+
+if TYPE_CHECKING:
+    from kvctl.local import Cluster
+    from kvctl.render_cluster import Faults
+
+ClusterName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The local cluster; default: the one connected to.")
+]
+NodeArg = Annotated[str, typer.Argument(metavar="NODE", show_default=False)]
+
+
+def local_cluster(ctl: Ctl, name: str | None = None) -> Cluster | None:
+    """The local cluster that was named, or that the endpoints belong to; None for a remote one.
+
+    Raises `NoEndpoint`, `NoSuchObject`.
+    """
+    from kvctl import local
+
+    if name is not None:
+        return local.load(name)
+    found = endpoints.resolve(ctl.connect)
+    kind, _, cluster = found.origin.partition(" ")
+    if kind == "cluster":
+        return local.load(cluster)
+    for candidate in reversed(local.names()):
+        with suppress(KvError):
+            cluster_here = local.load(candidate)
+            if set(cluster_here.addresses) & set(found.addresses):
+                return cluster_here
+    return None
+
+
+def own_cluster(ctl: Ctl, name: str | None) -> Cluster:
+    """The same, for commands that work on processes. Raises `Refused` for a cluster that is not ours."""
+    cluster = local_cluster(ctl, name)
+    if cluster is None:
+        raise Refused(
+            "these nodes were not started by kvctl up: their processes are not ours to touch",
+            "kvctl fault ... --name CLUSTER for a local one",
+        )
+    return cluster
+
+
+def known_faults(ctl: Ctl) -> Faults:
+    """Node -> the faults the launcher knows of, where the cluster is a local one."""
+    with suppress(KvError):
+        cluster = local_cluster(ctl)
+        if cluster is not None:
+            log = cluster.faults()
+            return {node.name: log.of(node.name) for node in cluster.spec.nodes}
+    return {}
+
+
+def quorum_risk(cluster: Cluster, target: str) -> str:
+    """What stopping this node would break, as a sentence; empty when every partition keeps its quorum."""
+    from kvctl import processes
+    from kvctl.client import Client
+    from kvctl.health import short_of_quorum
+
+    running = {n for n in cluster.running() if (p := cluster.process(n)) and not processes.stopped(p)}
+    if target not in running:
+        return ""
+    try:
+        with Client(",".join(cluster.node(name).address for name in sorted(running))) as client:
+            ring = client.ring()
+    except KvError:
+        return ""
+    up = {i for i, member in enumerate(ring.members) if member.id in running}
+    after = {i for i in up if ring.members[i].id != target}
+    broken = short_of_quorum(ring, after) - short_of_quorum(ring, up)
+    if broken <= 0:
+        return ""
+    return f"without {target}, {broken} of {ring.q} partitions would lose their quorum"

@@ -1,0 +1,52 @@
+"""Words of the command line: formats, times, counts. Each is judged here, once.
+
+Promises: what is not a word of ours is a usage error that names those that are.
+Never: guesses a unit.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kvctl.errors import Invalid, KvError
+from kvctl.output import FORMATS
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+
+
+class Usage(KvError):
+    """The command line itself is wrong."""
+
+    exit = 2
+
+
+def form(text: str) -> str:
+    """An output format. Raises `Usage`."""
+    if text not in FORMATS:
+        raise Usage(f"-o must be one of {', '.join(FORMATS)}; not {text!r}")
+    return text
+
+
+def seconds(text: str) -> float:
+    """`250ms`, `30s`, `5m`, `3h`, `1d` or plain seconds. Raises `Usage`."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise Usage(f"{text!r} is no time: write 250ms, 30s, 5m, 3h, 1d or plain seconds")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def some_seconds(text: str | None) -> float | None:
+    """A time that may be left out. Raises `Usage`."""
+    return None if text is None else seconds(text)
+
+
+def count(text: str | None, letter: str) -> str | None:
+    """`-r` or `-w`: a word or a number. Raises `Usage` for neither, `Invalid` for a number below 1."""
+    if text is None or text in ("one", "quorum", "all"):
+        return text
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        raise Usage(f"-{letter} must be a number or one, quorum, all; not {text!r}")
+    if int(text) < 1:
+        raise Invalid(f"{letter} must be at least 1, not {text}")
+    return text

@@ -1,0 +1,215 @@
+"""Replies about the cluster -> views: status, check, nodes, faults, events. Pure.
+
+Promises: `status -o json` exactly as CONTRACT ("Cluster") writes it; what does not exist yet or is
+not known is null. Never: talks to a node, or prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kvctl.faultlog import Fault
+from kvctl.health import OK, Finding, epoch_agreed, margin, reports_of, size, span, up_of, verdict
+from kvctl.output import Json, Table, View, show, utc
+from kvctl.render import Object
+from kvnode.protocol.messages import ClusterReport, Event, NodeReport
+from kvnode.protocol.ring import Member
+
+Faults = Mapping[str, Sequence[Fault]]
+"""Node -> the process faults the launcher knows of."""
+LEGEND = ("Status=Up/Down", "|/ State=Normal")
+
+
+# ---- status --------------------------------------------------------------------------------
+
+
+def status_view(told: ClusterReport, faults: Faults) -> View:
+    """`status`: in the manner of nodetool, one row a node."""
+    nodes = [
+        node_json(told, member, report, faults)
+        for member, report in zip(told.ring.members, told.reports, strict=True)
+    ]
+    ring, up = told.ring, up_of(told)
+    data: Object = {
+        "cluster": ring.cluster,
+        "epoch": ring.epoch,
+        "epoch_agreed": epoch_agreed(told),
+        "n": ring.n,
+        "q": ring.q,
+        "nodes": nodes,
+        # Nothing tells yet which partitions need repair.
+        "needs_repair": None,
+        "margin": round(margin(ring, up), 4),
+    }
+    agreed = "agreed" if data["epoch_agreed"] else "NOT AGREED"
+    head = (
+        f"Cluster {show(ring.cluster)}  {len(up)} of {len(ring.members)} nodes up  epoch {ring.epoch} {agreed}  "
+        f"n={ring.n} q={ring.q}  margin {data['margin']:.0%}"
+    )
+    columns = (
+        "--", "Node", "Address", "Owns", "Primaries", "Keys", "Load", "P99", "Uptime", "Faults",
+        "Disk", "Free", "Memory", "Durability", "Pid",
+    )  # fmt: skip
+    right = frozenset({"Owns", "Primaries", "Keys", "Load", "P99", "Uptime", "Disk", "Free", "Memory", "Pid"})
+    rows = tuple(_status_row(told, node, report) for node, report in zip(nodes, told.reports, strict=True))
+    return View("status", data, Table(columns, rows, right, 10, (head, *LEGEND)), nodes)
+
+
+def node_json(told: ClusterReport, member: Member, report: NodeReport | None, faults: Faults) -> Object:
+    """A node of `status -o json`."""
+    partitions, primaries = told.ring.places(member.id)
+    everyone = all(r is not None for r in told.reports)
+    return {
+        "id": member.id,
+        "address": member.address,
+        "host": member.host,
+        "state": "down" if report is None else "up",
+        # Rings change only with `cluster`, which is not built: every member is a full one.
+        "member": "normal",
+        "partitions": partitions,
+        "primaries": primaries,
+        "keys": report and report.keys,
+        "bytes": report and report.value_bytes,
+        "disk_bytes": report and report.disk_bytes,
+        # No node can hold a hint yet; of one that does not answer nothing is known.
+        "hints_held": None if report is None else 0,
+        "hints_for_it": 0 if everyone else None,
+        "p99_ms": report and report.p99_ms,
+        "phi": None,
+        "suspected_by": [],
+        "uptime_s": report and round(report.uptime_ms / 1000, 1),
+        "faults": [f"{f.id} {f.kind}" for f in faults.get(member.id, ())],
+        "pid": report and report.pid,
+        "epoch": report and report.epoch,
+        "writable": report and report.writable,
+        "durability": report and report.durability,
+    }
+
+
+def _status_row(told: ClusterReport, node: Object, report: NodeReport | None) -> tuple[str, ...]:
+    owned = f"{node['partitions'] / told.ring.q:.1%}"
+    name, address = show(node["id"]), show(node["address"])
+    faults = ", ".join(node["faults"]) or "-"
+    if report is None:
+        return ("DN", name, address, owned, str(node["primaries"]), "-", "-", "-", "-", faults, *("-",) * 5)
+    p99 = "-" if report.p99_ms is None else f"{report.p99_ms:.1f}ms"
+    return (
+        "UN", name, address, owned, str(node["primaries"]), str(report.keys), size(report.value_bytes), p99,
+        span(report.uptime_ms), faults, size(report.disk_bytes), size(report.disk_free_bytes),
+        size(report.rss_bytes), show(report.durability), str(report.pid),
+    )  # fmt: skip
+
+
+# ---- check ---------------------------------------------------------------------------------
+
+WORDS = {"OK": "ok", "WARN": "degraded", "FAIL": "critical"}
+
+
+def check_view(found: Sequence[Finding]) -> View:
+    """`check`: a line a rule."""
+    rules: list[Object] = [{"rule": f.rule, "state": f.state, "detail": f.detail} for f in found]
+    table = Table(("STATE", "RULE", "DETAIL"), tuple((f.state, f.rule, show(f.detail)) for f in found))
+    text = "\n".join(f"[{f.state}] {f.rule}: {show(f.detail)}" for f in found)
+    return View("check", {"verdict": WORDS[verdict(list(found))], "rules": rules}, table, rules, text)
+
+
+def exit_of(found: Sequence[Finding]) -> int:
+    """0, 10 degraded, 11 critical."""
+    state = verdict(list(found))
+    return 0 if state == OK else 10 if state == "WARN" else 11
+
+
+# ---- nodes ---------------------------------------------------------------------------------
+
+
+def nodes_view(nodes: Sequence[Object]) -> View:
+    """`node ls`."""
+    rows = tuple(
+        (show(n["id"]), show(n["address"]), n["state"], str(n["pid"] or "-"), show(n["data"] or "-"))
+        for n in nodes
+    )
+    table = Table(("NODE", "ADDRESS", "STATE", "PID", "DATA"), rows, frozenset({"PID"}), 4)
+    return View("node.ls", {"nodes": list(nodes), "count": len(nodes)}, table, nodes)
+
+
+def fields_view(command: str, data: Mapping[str, Json]) -> View:
+    """One object, a field a row."""
+    rows = tuple((name, "-" if value is None else show(str(value))) for name, value in sorted(data.items()))
+    return View(command, data, Table(("FIELD", "VALUE"), rows))
+
+
+def info_json(told: ClusterReport, member: Member, report: NodeReport | None, faults: Faults) -> Object:
+    """`node info`: all a node says of itself."""
+    data = node_json(told, member, report, faults)
+    if report is not None:
+        data |= {
+            "boot": str(report.boot),
+            "engine": report.engine,
+            "problem": report.problem or None,
+            "p50_ms": report.p50_ms,
+            "avoided": list(report.avoided),
+            "rss_bytes": report.rss_bytes,
+            "disk_free_bytes": report.disk_free_bytes,
+            "version": report.version,
+            "at": utc(report.wall_ms),
+        }
+    return data
+
+
+def stats_view(report: NodeReport) -> View:
+    """`node stats`: the counters since the boot."""
+    rows = tuple((show(name), str(value)) for name, value in sorted(report.counters.items()))
+    data: Object = {"node": report.id, "uptime_s": round(report.uptime_ms / 1000, 1), "counters": report.counters}
+    return View("node.stats", data, Table(("COUNTER", "VALUE"), rows, frozenset({"VALUE"})))
+
+
+# ---- faults, events ------------------------------------------------------------------------
+
+
+def fault_json(fault: Fault) -> Object:
+    """A fault as an object."""
+    return {
+        "id": fault.id,
+        "target": fault.target,
+        "kind": fault.kind,
+        "since": utc(fault.since),
+        "expires": utc(fault.expires),
+        "state": fault.state,
+    }
+
+
+def faults_view(command: str, faults: Sequence[Fault], wall_ms: int) -> View:
+    """Faults, one a row."""
+    objects = [fault_json(f) for f in faults]
+    rows = tuple((f.id, show(f.target), f.kind, utc(f.since) or "-", _left(f, wall_ms), f.state) for f in faults)
+    table = Table(("ID", "TARGET", "KIND", "SINCE", "LEFT", "STATE"), rows)
+    return View(command, {"faults": objects, "count": len(objects)}, table, objects)
+
+
+def _left(fault: Fault, wall_ms: int) -> str:
+    return "until healed" if fault.expires is None else span(max(0, fault.expires - wall_ms))
+
+
+def event_json(event: Event) -> Object:
+    """An event as an object."""
+    return {
+        "at": utc(event.wall_ms),
+        "node": event.node,
+        "number": event.number,
+        "kind": event.kind,
+        "text": event.text,
+    }
+
+
+def events_view(events: Sequence[Event]) -> View:
+    """Events, oldest first."""
+    objects = [event_json(e) for e in events]
+    rows = tuple((utc(e.wall_ms) or "-", show(e.node), show(e.kind), show(e.text)) for e in events)
+    return View(
+        "events", {"events": objects, "count": len(objects)}, Table(("AT", "NODE", "KIND", "TEXT"), rows), objects
+    )
+
+
+def reporting(told: ClusterReport) -> list[str]:
+    """The nodes that answered."""
+    return [r.id for r in reports_of(told)]
