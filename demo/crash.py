@@ -18,8 +18,9 @@ LOAD_S = 2.0
 class Writer:
     """Writes ever new keys, and remembers which were acknowledged."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, prefix: bytes) -> None:
         self._client = client
+        self._prefix = prefix
         self.acknowledged: dict[bytes, bytes] = {}
         self.failed = 0
         self.going = True
@@ -28,7 +29,7 @@ class Writer:
         """Until told to stop."""
         number = 0
         while self.going:
-            batch = {b"order:%08d" % (number + i): b"paid %d" % (number + i) for i in range(50)}
+            batch = {b"%s:%08d" % (self._prefix, number + i): b"paid %d" % (number + i) for i in range(50)}
             number += len(batch)
             for key, outcome in self._client.put_many(batch).items():
                 if isinstance(outcome, KvError):
@@ -63,7 +64,7 @@ def tell(stage: Stage) -> None:
     """Kill one, kill all, bring back, read everything."""
     stage.title(TITLE)
     client = stage.client()
-    writer = Writer(client)
+    writer = Writer(client, b"order")
     stage.say("A client writes new keys as fast as it can. In the middle of it, n3 is killed.")
     with writing(writer):
         time.sleep(LOAD_S / 2)
@@ -80,7 +81,7 @@ def tell(stage: Stage) -> None:
     stage.wait("n3", stage.all_up)
 
     stage.say("\nNow the power goes: all five nodes are killed in the middle of writing.")
-    second = Writer(client)
+    second = Writer(client, b"late")
     with writing(second):
         time.sleep(LOAD_S / 2)
         for node in ("n1", "n2", "n3", "n4", "n5"):

@@ -55,7 +55,7 @@ class Stage:
         self.claims: list[Claim] = []
         self._nodes = nodes
         self._home = Path(tempfile.mkdtemp(prefix="kvctl-demo-"))
-        self._env = os.environ | {"KVCTL_HOME": str(self._home)}
+        self._env = os.environ | {"KVCTL_HOME": str(self._home), "KVCTL_OUTPUT": "table"}
         self._env.pop("KVCTL_CONNECT", None)
         self._console = Console(highlight=False)
         self._exit = ExitStack()
@@ -87,20 +87,20 @@ class Stage:
 
     def say(self, text: str) -> None:
         """Tell the audience what is about to happen, or why."""
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)
 
     def claim(self, text: str, holds: bool) -> None:
         """Check something the store promises, in front of everyone."""
         self.claims.append(Claim(text, holds))
         mark = Text("  holds  ", "bold green") if holds else Text("  FAILS  ", "bold red")
-        self._console.print(mark + Text(text))
+        self._console.print(mark + Text(text), soft_wrap=True)
 
     # ---- acting ----------------------------------------------------------------------------
 
     def kvctl(self, *args: str, show: bool = True, stdin: str | None = None) -> Ran:
         """Run a command as a user would, and show it with what it printed."""
         if show:
-            self._console.print(Text("$ kvctl " + " ".join(args), "cyan"))
+            self._console.print(Text("$ kvctl " + " ".join(args), "cyan"), soft_wrap=True)
         done = subprocess.run(  # noqa: S603 -- our own command
             [sys.executable, "-m", "kvctl", *args],
             env=self._env,
@@ -114,7 +114,7 @@ class Stage:
         if show:
             for text, style in ((ran.out, ""), (ran.err, "yellow")):
                 for line in text.rstrip().splitlines():
-                    self._console.print(Text("  " + line, style))
+                    self._console.print(Text("  " + line, style), soft_wrap=True)
             if ran.exit:
                 self._console.print(Text(f"  (exit {ran.exit})", "dim"))
         return ran

@@ -29,7 +29,7 @@ Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json
 
 # C0, DEL, C1, line and paragraph separators: escaped without asking the Unicode tables.
 _SUSPECT = re.compile(r"[^ -~]")
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 _JSON_RISKY = re.compile(r"[^\x00-~]")
 
 

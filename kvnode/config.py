@@ -80,6 +80,9 @@ TICK_MS = 10
 HEDGE_MS = 15
 """A read asks R owners; when they have not answered after this long, it asks the others too."""
 
+HEALING_MAX = 256
+"""Damaged copies being mended at once; others wait until they are next asked for."""
+
 AVOID_MS = 1_000
 """A peer that failed a request is not waited for during this time, unless it is heard from."""
 

@@ -141,7 +141,7 @@ class Hand:
 
     def _end(self) -> Sent:
         turn = self.node.end()
-        self.node._coordinator.check_invariants()
+        self.node.check_invariants()
         self._uncommitted.append((turn.number, turn.writes, turn.acks))
         if not (turn.writes or turn.acks):
             self._uncommitted.pop()

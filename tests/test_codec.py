@@ -26,7 +26,7 @@ from kvnode.protocol.codec import (
     encode_batches,
     encode_greeting,
 )
-from kvnode.protocol.types import Version, decode_record, encode_record
+from kvnode.protocol.types import TIME_MAX, Version, decode_record, encode_record
 
 LAWS = settings(max_examples=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -130,9 +130,20 @@ def test_tags_are_never_reused_and_requests_and_replies_cannot_be_confused() -> 
     assert set(MESSAGES) >= m.CONTROL
 
 
+def test_a_time_beyond_the_end_of_the_clock_is_no_record() -> None:
+    """A coordinator could mint nothing above it, and would stop at every put of the key."""
+    with pytest.raises(msgspec.MsgspecError):
+        decode_record(encode_record((Version(1, TIME_MAX + 1, {}, b"v"),)))
+    with pytest.raises(msgspec.MsgspecError):
+        decode_record(encode_record((Version(1, 1, {2: 2**64 - 1}, b"v"),)))
+
+
 @given(
     st.lists(
-        st.builds(Version, *(st.integers(0, 2**64 - 1),) * 2, st.just({1: 2}), st.none() | st.binary()), max_size=4
+        st.builds(
+            Version, st.integers(0, 2**64 - 1), st.integers(0, TIME_MAX), st.just({1: 2}), st.none() | st.binary()
+        ),
+        max_size=4,
     )
 )
 @LAWS

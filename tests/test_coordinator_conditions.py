@@ -6,8 +6,9 @@ import pytest
 
 from kvnode import config
 from kvnode.protocol import messages as m
-from kvnode.protocol.types import ALL, QUORUM, NodeId, Version, decode_record
-from tests.harness import CLIENT, N1, N2, N3, WALL, Hand, blob, context, get, one, put, to, values, version
+from kvnode.protocol.context import encode_context
+from kvnode.protocol.types import ALL, QUORUM, TIME_MAX, NodeId, Version, decode_record
+from tests.harness import CLIENT, N1, N2, N3, WALL, Hand, Sent, blob, context, get, one, put, to, values, version
 from tests.test_coordinator import KEY, OLD, OTHER, ask, peers
 
 ABSENT, MATCH = m.Condition.ABSENT, m.Condition.MATCH
@@ -201,64 +202,124 @@ def damaged() -> Hand:
     return hand
 
 
-def test_a_read_over_a_damaged_copy_asks_the_others_and_heals_it() -> None:
-    """A flipped bit on this disk is neither served nor "not found"; the merge is written back."""
+def questions(sent: Sent, peer: NodeId) -> list[int]:
+    """The ids of the reads a peer was asked for: the healing one first, then the client's."""
+    found = to(peer, sent)
+    assert all(isinstance(q, m.ReadReplica) for q in found)
+    return [q.rid for q in found if isinstance(q, m.ReadReplica)]
+
+
+def test_a_read_over_a_damaged_copy_is_answered_by_the_others() -> None:
+    """A flipped bit on this disk is neither served nor "not found"."""
     hand = damaged()
     first, second = peers(hand)
     sent = hand.hear(CLIENT, get(story=True))
-    rid = one(first, sent, m.ReadReplica).rid
-    assert one(second, sent, m.ReadReplica).digest == one(first, sent, m.ReadReplica).digest
+    (heal, rid), (_, again) = questions(sent, first), questions(sent, second)
+    assert rid == again != heal
+
     assert hand.hear(first, m.ReplicaRead(rid, blob(OLD))) == []
+    got = one(CLIENT, hand.hear(second, m.ReplicaRead(rid, blob(OTHER))), m.Got)
 
-    assert to(CLIENT, hand.hear(second, m.ReplicaRead(rid, blob(OTHER)))) == []
-    got = one(CLIENT, hand.commit(), m.Got)
-
-    assert values(got.record) == values(hand.holds(KEY)) == [b"old", b"other"]
-    assert not hand.store.damaged
+    assert values(got.record) == [b"old", b"other"]
+    assert KEY in hand.store.damaged
     assert got.story is not None and (N1, False, "unreadable") in [
         (a.node, a.ok, a.told) for a in got.story.answers
     ]
     assert "unreadable" in {e.kind for e in hand.local.events.after(0)}
 
 
+def test_a_damaged_copy_is_healed_only_with_what_all_other_owners_hold() -> None:
+    """Less might lack a write that it was the second to hold, and a later quorum would miss it."""
+    hand = damaged()
+    first, second = peers(hand)
+    sent = hand.hear(CLIENT, get(r=1))
+    heal, rid = questions(sent, first)
+    one(CLIENT, hand.hear(first, m.ReplicaRead(rid, blob(OLD))), m.Got)
+    hand.hear(first, m.ReplicaRead(heal, blob(OLD)))
+    hand.commit()
+    assert KEY in hand.store.damaged
+
+    hand.hear(second, m.ReplicaRead(heal, blob(OTHER)))
+    hand.commit()
+
+    assert values(hand.holds(KEY)) == [b"old", b"other"]
+    assert not hand.store.damaged
+    assert hand.counters["healed"] == 1
+
+
+def test_healing_begins_again_when_an_owner_could_not_answer() -> None:
+    """The copy counts for nothing in the meantime; whoever asks next starts it anew."""
+    hand = damaged()
+    first, second = peers(hand)
+    heal = questions(hand.hear(first, m.ReadReplica(7, 1, KEY, b"")), second)
+    assert len(heal) == 1
+    assert questions(hand.hear(second, m.ReadReplica(8, 1, KEY, b"")), first) == []
+    hand.lose(second)
+
+    again = hand.hear(first, m.ReadReplica(9, 1, KEY, b""))
+
+    (rid,) = questions(again, second)
+    assert rid != heal[0]
+    for peer in (first, second):
+        hand.hear(peer, m.ReplicaRead(rid, blob(OLD)))
+    hand.commit()
+    assert values(hand.holds(KEY)) == [b"old"]
+
+
 def test_a_read_of_all_cannot_be_met_over_a_damaged_copy() -> None:
     """Three of three is three good copies."""
     hand = damaged()
     first = peers(hand)[0]
-    sent = hand.hear(CLIENT, get(r=ALL))
-    failed = one(CLIENT, hand.hear(first, m.ReplicaRefused(one(first, sent, m.ReadReplica).rid, "no")), m.Failed)
+    _, rid = questions(hand.hear(CLIENT, get(r=ALL)), first)
+    failed = one(CLIENT, hand.hear(first, m.ReplicaRefused(rid, "no")), m.Failed)
     assert failed.error == m.Error.UNAVAILABLE
 
 
-def test_a_put_over_a_damaged_copy_first_fetches_the_record_from_another_owner() -> None:
+def test_a_put_over_a_damaged_copy_first_fetches_the_record_from_all_other_owners() -> None:
     """Else it would be a new clock for an old key, and repair would take it for news (riak kv679)."""
     hand = damaged()
-    rid, _ = ask(hand, put(value=b"new"))
-    order = one(N2, hand.hear(peers(hand)[0], m.ReplicaRead(rid, blob(OLD))), m.WriteReplica)
+    first, second = peers(hand)
+    (rid,) = questions(hand.hear(CLIENT, put(value=b"new")), first)
+    assert hand.hear(first, m.ReplicaRead(rid, blob(OLD))) == []
+    order = one(N2, hand.hear(second, m.ReplicaRead(rid, blob(OTHER))), m.WriteReplica)
     assert values(order.record) == [b"new"]
     hand.commit()
     assert values(hand.holds(KEY)) == [b"new"]
-    assert hand.holds(KEY)[0].past == {OLD.actor: OLD.time}
+    assert set(hand.holds(KEY)[0].past) == {OLD.actor, OTHER.actor}
 
 
 def test_a_put_over_a_damaged_copy_fails_where_no_other_owner_has_one() -> None:
     """Better no write than one that buries what the damaged copy held."""
     hand = damaged()
-    rid, _ = ask(hand, put(value=b"new"))
-    failed = one(CLIENT, hand.hear(peers(hand)[0], m.ReplicaRead(rid, b"")), m.Failed)
+    first, second = peers(hand)
+    (rid,) = questions(hand.hear(CLIENT, put(value=b"new")), first)
+    hand.hear(first, m.ReplicaRead(rid, b""))
+    failed = one(CLIENT, hand.hear(second, m.ReplicaRead(rid, b"")), m.Failed)
     assert (failed.error, failed.maybe_applied) == (m.Error.UNAVAILABLE, False)
     assert KEY in hand.store.damaged
 
 
-def test_a_copy_damaged_while_a_put_reads_is_replaced_by_what_was_read() -> None:
-    """The read already has what the disk lost."""
+def test_a_put_over_a_damaged_copy_is_refused_at_once_where_an_owner_is_away() -> None:
+    """It left no trace, so a client may go to the next owner."""
+    hand = damaged()
+    first, _ = peers(hand)
+    hand.lose(first)
+    failed = one(CLIENT, hand.hear(CLIENT, put(value=b"new")), m.Failed)
+    assert (failed.error, failed.maybe_applied) == (m.Error.UNAVAILABLE, False)
+
+
+def test_a_copy_damaged_while_a_put_reads_is_mended_before_the_put_goes_on() -> None:
+    """What R owners told is not enough to write over it."""
     hand = Hand()
     hand.keep(KEY, (OLD,))
+    first, second = peers(hand)
     rid, _ = ask(hand, put(value=None))
     hand.store.damaged.add(KEY)
-    order = one(N2, hand.hear(peers(hand)[0], m.ReplicaRead(rid, blob(OTHER))), m.WriteReplica)
-    assert values(order.record) == [None]
+    (heal,) = questions(hand.hear(first, m.ReplicaRead(rid, blob(OTHER))), second)
+    hand.hear(first, m.ReplicaRead(heal, blob(OTHER)))
+    order = one(N2, hand.hear(second, m.ReplicaRead(heal, blob(OLD))), m.WriteReplica)
     (tombstone,) = decode_record(order.record)
+    assert tombstone.value is None
     assert set(tombstone.past) == {OLD.actor, OTHER.actor}
 
 
@@ -317,3 +378,28 @@ def test_no_story_is_made_that_nobody_asked_for() -> None:
     hand = Hand()
     assert one(CLIENT, hand.hear(CLIENT, get(r=1)), m.Got).story is None
     assert one(CLIENT, hand.say(CLIENT, put(w=1)), m.Written).story is None
+
+
+def test_a_context_of_a_clock_that_jumped_is_taken_where_the_copy_here_names_its_times() -> None:
+    """A node an hour ahead wrote it; refusing it for an hour would make the key unwriteable."""
+    hand = Hand()
+    ahead = version(9, 3_600_000, value=b"from the future")
+    hand.keep(KEY, (ahead,))
+    token = encode_context(KEY, {ahead.actor: ahead.time}).encode()
+
+    order = one(N2, hand.hear(CLIENT, put(value=b"now", context=token)), m.WriteReplica)
+
+    assert values(order.record) == [b"now"]
+    forged = encode_context(KEY, {ahead.actor: ahead.time + 1}).encode()
+    assert one(CLIENT, hand.hear(CLIENT, put(context=forged)), m.Failed).error == m.Error.INVALID
+
+
+def test_a_key_at_the_end_of_the_clock_refuses_puts_and_the_node_goes_on() -> None:
+    """Nothing can be minted above it; that is this key's trouble, not the node's."""
+    hand = Hand()
+    hand.keep(KEY, (Version(9, TIME_MAX, {}, b"the end"),))
+
+    failed = one(CLIENT, hand.hear(CLIENT, put(value=b"after")), m.Failed)
+
+    assert (failed.error, failed.maybe_applied) == (m.Error.CONFLICT, False)
+    assert values(hand.holds(KEY)) == [b"the end"]

@@ -18,13 +18,14 @@ from collections.abc import Callable
 from typing import Any
 
 from kvnode import __version__, config
-from kvnode.core.coordinator import Coordinator
 from kvnode.core.forward import Forwarder
 from kvnode.core.local import Local
 from kvnode.core.observer import Observer, Vitals
 from kvnode.core.outbox import Turn
+from kvnode.core.reader import Reader
 from kvnode.core.replica import Replica
 from kvnode.core.scanner import Scanner
+from kvnode.core.writer import Writer
 from kvnode.protocol.messages import (
     Events,
     Explain,
@@ -63,12 +64,14 @@ class Node:
         assert local.routes.ring.member(local.me) is not None
         self._local = local
         self._next_tick: Millis = 0
-        self._coordinator = Coordinator(local)
+        self._reader = Reader(local)
+        self._writer = Writer(local, self._reader)
+        self._reader.then = self._writer.on_read
         self._forwarder = Forwarder(local)
-        self._replica = Replica(local)
+        self._replica = Replica(local, self._reader.heal)
         self._scanner = Scanner(local)
         self._observer = Observer(local, vitals)
-        self._ticking = (self._coordinator, self._forwarder, self._scanner, self._observer)
+        self._ticking = (self._reader, self._writer, self._forwarder, self._scanner, self._observer)
         self._from_client: dict[type, Handler] = {
             Get: self._on_get,
             Put: self._on_put,
@@ -82,10 +85,10 @@ class Node:
             Get: self._on_get,
             Put: self._on_put,
             ReadReplica: self._replica.on_read_replica,
-            ReplicaSame: self._coordinator.on_replica_same,
+            ReplicaSame: self._reader.on_replica_same,
             ReplicaRead: self._on_replica_read,
             WriteReplica: self._replica.on_write_replica,
-            ReplicaWritten: self._coordinator.on_replica_written,
+            ReplicaWritten: self._writer.on_replica_written,
             ReplicaRefused: self._on_replica_refused,
             Got: self._forwarder.on_reply,
             Written: self._forwarder.on_reply,
@@ -173,13 +176,18 @@ class Node:
                 return True
         return False
 
+    def check_invariants(self) -> None:
+        """What must hold between turns."""
+        self._reader.ledger.check_invariants()
+        self._writer.ledger.check_invariants()
+
     # ---- where messages have more than one reader ------------------------------------------
 
     def _on_get(self, sender: Address, ask: Get) -> None:
         routes = self._local.routes
         peers = routes.peers[hash_slot(ask.key) >> routes.shift]
         if peers is not None:
-            self._coordinator.on_get(sender, ask, peers)
+            self._reader.on_get(sender, ask, peers)
         else:
             self._forwarder.on_request(sender, ask)
 
@@ -187,20 +195,21 @@ class Node:
         routes = self._local.routes
         peers = routes.peers[hash_slot(ask.key) >> routes.shift]
         if peers is not None:
-            self._coordinator.on_put(sender, ask, peers)
+            self._writer.on_put(sender, ask, peers)
         else:
             self._forwarder.on_request(sender, ask)
 
     def _on_replica_read(self, sender: NodeId, read: ReplicaRead) -> None:
         if not (
-            self._coordinator.on_replica_read(sender, read)
+            self._reader.on_replica_read(sender, read)
             or self._observer.on_replica_read(sender, read.rid, read.record)
         ):
             self._local.ignore("replica_read")
 
     def _on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> None:
         if not (
-            self._coordinator.on_replica_refused(sender, refused)
+            self._reader.on_replica_refused(sender, refused)
+            or self._writer.on_replica_refused(sender, refused)
             or self._scanner.on_silent(sender, refused.rid)
             or self._observer.on_silent(sender, refused.rid, refused.reason)
         ):

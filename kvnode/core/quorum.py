@@ -53,6 +53,12 @@ class Quorum(Struct, gc=False):
         return tuple(peer for i, peer in enumerate(self.peers) if not closed >> i & 1)
 
     @property
+    def waiting(self) -> tuple[NodeId, ...]:
+        """The other owners that were asked and have not answered."""
+        open_ = self.asked & ~(self.answered | self.lost)
+        return tuple(peer for i, peer in enumerate(self.peers) if open_ >> i & 1)
+
+    @property
     def hopeless(self) -> bool:
         """Whether those who may still answer are too few."""
         waiting = ~(self.answered | self.lost) & ((1 << len(self.peers) + 1) - 1)
@@ -108,7 +114,7 @@ class GetQuorum(Quorum, kw_only=True, gc=False):
     volatile: bool = False
     """Whether `held` shows something not yet durable here."""
     heal: bool = False
-    """Whether this node's own copy was unreadable, so that the merge must be written back."""
+    """Whether the read is of all other owners, to mend this node's own damaged copy."""
     then: Put | None = None
     """The write this read was made for."""
 

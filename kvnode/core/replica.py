@@ -7,6 +7,8 @@ Input: ReadReplica, WriteReplica, ScanReplica.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from kvnode.core.local import Local
@@ -30,9 +32,10 @@ UNREADABLE = "unreadable"
 class Replica:
     """This node's copies, as its peers see them."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local, heal: Callable[[bytes, tuple[NodeId, ...]], None]) -> None:
         self._local = local
         self._outbox = local.outbox
+        self._heal = heal
 
     def on_read_replica(self, sender: NodeId, ask: ReadReplica) -> None:
         """Compare digests; answer `Same`, or with the record."""
@@ -40,8 +43,7 @@ class Replica:
         try:
             held = outbox.read(ask.key)
         except Unreadable:
-            self._local.counters["unreadable"] += 1
-            return outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
+            return self._damaged(sender, ask.rid, ask.key)
         volatile = outbox.volatile
         if (held.digest if held is not None else ABSENT) == ask.digest:
             return outbox.reply(sender, ReplicaSame(ask.rid), volatile=volatile)
@@ -58,9 +60,9 @@ class Replica:
         try:
             held = outbox.read(order.key)
         except Unreadable:
-            # The damaged copy is lost either way; the record at hand is another owner's, whole.
-            local.counters["healed"] += 1
-            held = None
+            # Merging into nothing would make a copy that may lack what the damaged one held, and
+            # count toward R without it. Until all other owners have told, this copy counts for nothing.
+            return self._damaged(sender, order.rid, order.key)
         try:
             merged = merge_held(held, order.record)
         except msgspec.MsgspecError:
@@ -69,6 +71,14 @@ class Replica:
         if merged is not held:
             outbox.write(order.key, merged)
         return outbox.ack(sender, ReplicaWritten(order.rid))
+
+    def _damaged(self, sender: NodeId, rid: int, key: bytes) -> None:
+        local = self._local
+        local.counters["unreadable"] += 1
+        peers = local.routes.peers[local.routes.partition(key)]
+        if peers is not None:
+            self._heal(key, peers)
+        self._outbox.send(sender, ReplicaRefused(rid, UNREADABLE))
 
     def on_scan_replica(self, sender: NodeId, ask: ScanReplica) -> None:
         """One page of what is held, in byte order."""

@@ -31,7 +31,10 @@ Millis: TypeAlias = float
 WallMillis: TypeAlias = int
 """Milliseconds since 1970-01-01 UTC, as this node's clock has it. It may jump."""
 
-Time: TypeAlias = Annotated[int, Meta(ge=0)]
+TIME_MAX = 1 << 62
+"""The last time there is (year 4199); a peer that names a later one is not believed."""
+
+Time: TypeAlias = Annotated[int, Meta(ge=0, le=TIME_MAX)]
 """A hybrid logical time: wall milliseconds << 16 | counter. It is its own timestamp."""
 
 Actor: TypeAlias = Annotated[int, Meta(ge=0)]

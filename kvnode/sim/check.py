@@ -68,14 +68,11 @@ class KeyStory:
     def writers(self, known: Known) -> list[Op]:
         """The operations that may have made a version: one where a client was told its dot.
 
-        A value alone names the operation and its retries; a tombstone nobody was told of may be any
-        delete that was not acknowledged as another dot.
+        Otherwise its value names the operation and its retries, and a tombstone may be any delete's:
+        an acknowledged one too may have made two dots, for nodes retry on their own (`core.forward`).
         """
         exact = self._by_dot.get(known.dot)
-        if exact is not None:
-            return [exact]
-        same = self._by_value.get(known.value, ())
-        return [op for op in same if op.outcome is not Outcome.OK or known.value is not None]
+        return [exact] if exact is not None else self._by_value.get(known.value, [])
 
 
 def check(

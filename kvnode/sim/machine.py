@@ -157,7 +157,7 @@ class SimNode:
             for message in messages:
                 node.receive(sender, message)
         turn = node.end()
-        node._coordinator.check_invariants()
+        node.check_invariants()
         lost = self._send(turn.sends) if turn.sends else []
         if turn.writes:
             disk.submit(turn.number, turn.writes)
