@@ -76,6 +76,10 @@ class Session:
         self._later: list[tuple[float, Call]] = []
         self._avoided: dict[str, float] = {}
         self._hello_rid = 0
+        self._asked_time: set[str] = set()
+        """Nodes that were asked for the time."""
+        self._clocks: dict[str, float] = {}
+        """Address -> how far its wall clock (ms) is ahead of our `now`: what puts are dated by."""
         self.now = 0.0
         self.ring: Ring | None = None
         self.welcome: Welcome | None = None
@@ -117,6 +121,14 @@ class Session:
         else:
             address = self._choose(self._addresses(), call.tried)
         call.address = address
+        if type(ask) is Put:
+            clock = self._clocks.get(address)
+            if clock is not None:
+                until = int(call.deadline * 1000 + clock)
+                call.ask = ask = msgspec.structs.replace(ask, deadline=until)
+            elif address not in self._asked_time:
+                self._asked_time.add(address)
+                self._post(address, Hello(self.next_rid()))
         self._pending[ask.rid] = call
         box = self._out.get(address)
         if box is None:
@@ -153,9 +165,10 @@ class Session:
             if kind is Got or kind is Written:
                 self._settle(message)  # type: ignore[arg-type]
             elif kind is Welcome:
+                self._clocks[address] = message.wall_ms - self.now * 1000  # type: ignore[union-attr]
                 self._learn(message)  # type: ignore[arg-type]
             elif kind is Failed:
-                self._failed(message)  # type: ignore[arg-type]
+                self._failed(address, message)  # type: ignore[arg-type]
             else:
                 call = self._pending.pop(getattr(message, "rid", 0), None)
                 if call is not None:
@@ -184,10 +197,14 @@ class Session:
         if call is not None:
             self._end(call, welcome)
 
-    def _failed(self, failed: Failed) -> None:
+    def _failed(self, address: str, failed: Failed) -> None:
         call = self._pending.pop(failed.rid, None)
         if call is None:
             return
+        if failed.error == Error.REFUSED:
+            # Perhaps for its clock, which may have jumped: ask for the time anew.
+            self._clocks.pop(address, None)
+            self._asked_time.discard(address)
         if not failed.maybe_applied and self.now < call.deadline:
             if failed.error == Error.OVERLOADED:
                 self._later.append((self.now + call.pause, call))
@@ -195,6 +212,9 @@ class Session:
                 return
             if failed.error in (Error.UNAVAILABLE, Error.REFUSED) and self._again(call, maybe_applied=False):
                 return
+        if isinstance(call.ask, Put) and call.ask.retry:
+            # This try left no trace, but the one before it may have.
+            failed = msgspec.structs.replace(failed, maybe_applied=True)
         self._end(call, error_of(failed))
 
     def _end(self, call: Call, outcome: Outcome) -> None:
@@ -207,6 +227,8 @@ class Session:
     def lost(self, address: str, unsent: Iterable[Message] = ()) -> None:
         """A connection broke, or is down and did not take `unsent`: go on elsewhere where that is safe."""
         self._avoided[address] = self.now + AVOID_S
+        self._clocks.pop(address, None)
+        self._asked_time.discard(address)
         never = {getattr(message, "rid", 0) for message in (*unsent, *self._out.pop(address, ()))}
         for rid, call in list(self._pending.items()):
             if call.address == address:

@@ -73,7 +73,7 @@ def test_a_client_cannot_say_what_only_nodes_say(message: m.Message) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [m.Hello(1), m.Scan(1, b"", b"", 1, 0, 0), m.Status(1, 0), m.Welcome(1, N1, 1, ring_of(), "", 1, 1, "")],
+    [m.Hello(1), m.Scan(1, b"", b"", 1, 0, 0), m.Status(1, 0), m.Welcome(1, N1, 1, ring_of(), "", 1, 1, "", 1)],
 )
 def test_a_node_cannot_say_what_only_clients_say_or_only_clients_hear(message: m.Message) -> None:
     """Each message has one direction."""
@@ -169,6 +169,31 @@ def test_a_get_whose_every_owner_is_lost_is_unavailable() -> None:
         assert to(CLIENT, hand.lose(owner)) == []
     failed = one(CLIENT, hand.lose(owners[2]), m.Failed)
     assert (failed.error, failed.maybe_applied) == (m.Error.UNAVAILABLE, False)
+
+
+def test_a_refusal_by_the_second_owner_does_not_speak_for_the_first() -> None:
+    """The first may have applied it before its connection broke (simulator seeds 1045, 1253, 1495)."""
+    hand, key, owners = stranger()
+    hand.hear(CLIENT, put(key))
+    second = onward(hand.lose(owners[0]), owners[1])
+    refusal = m.Failed(second.rid, 1, m.Error.UNAVAILABLE, "w=3 cannot be met")
+
+    failed = one(CLIENT, hand.hear(owners[1], refusal), m.Failed)
+
+    assert (failed.error, failed.maybe_applied) == (m.Error.UNAVAILABLE, True)
+
+
+def test_a_put_is_refused_after_its_deadline_by_coordinator_and_forwarder() -> None:
+    """A node that slept with it in its socket must not bury what was written since (PROTOCOL-CASES 19)."""
+    late = put(deadline=WALL - 1)
+    failed = one(CLIENT, Hand().hear(CLIENT, late), m.Failed)
+    assert (failed.error, failed.maybe_applied) == (m.Error.REFUSED, False)
+
+    hand, key, owners = stranger()
+    failed = one(CLIENT, hand.hear(CLIENT, replace(late, key=key)), m.Failed)
+    assert (failed.error, failed.maybe_applied) == (m.Error.REFUSED, False)
+    assert isinstance(on := onward(hand.hear(CLIENT, put(key)), owners[0]), m.Put)
+    assert on.deadline == WALL + 1_000
 
 
 @pytest.mark.parametrize(

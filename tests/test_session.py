@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvctl.errors import Indeterminate, NoEndpoint, Overloaded, Unavailable
+from kvctl.errors import Conflict, Indeterminate, NoEndpoint, Overloaded, Unavailable
 from kvctl.session import Call, Session
 from kvnode.core.bootstrap import found, parse_members
 from kvnode.protocol.messages import Error, Failed, Get, Got, Hello, Message, Put, Welcome, Written
@@ -15,7 +15,7 @@ RING = found("test", parse_members("n1=127.0.0.1:1,n2=127.0.0.1:2,n3=127.0.0.1:3
 
 
 def welcome(ring: Ring = RING, rid: int = 0) -> Welcome:
-    return Welcome(rid, NodeId("n1"), 1, ring, "fsync", 10_000, 2_000, "0")
+    return Welcome(rid, NodeId("n1"), 1, ring, "fsync", 10_000, 2_000, "0", 1_795_000_000_000)
 
 
 def session() -> Session:
@@ -40,12 +40,10 @@ def start(s: Session, ask: Get | Put, seconds: float = 2.0) -> Call:
 
 
 def sent(s: Session) -> tuple[str, Message]:
-    """The one message that is to be sent now."""
-    out = s.take()
+    """The one request that is to be sent now; asking a node for the time does not count."""
+    out = [(a, m) for a, messages in s.take().items() for m in messages if not isinstance(m, Hello)]
     assert len(out) == 1
-    ((address, messages),) = out.items()
-    assert len(messages) == 1
-    return address, messages[0]
+    return out[0]
 
 
 def get(s: Session, key: bytes = b"k") -> Get:
@@ -130,7 +128,7 @@ def test_what_may_have_been_applied_and_is_not_safe_to_repeat_is_told_as_indeter
 
     s.lost(address)
 
-    assert not s.take()
+    assert not s.has_mail
     assert isinstance(call.outcome, Indeterminate)
     assert call.outcome.applied == "maybe"
 
@@ -274,3 +272,34 @@ def test_written_ends_a_put() -> None:
 
     assert isinstance(call.outcome, Written)
     assert s.in_flight == 0
+
+
+def test_a_put_is_dated_by_the_clock_of_the_node_it_goes_to() -> None:
+    """The first put asks for the time; the next ones carry a deadline that node can judge."""
+    s = session()
+    s.receive("127.0.0.1:1", [welcome()])
+    first, *_ = owners(b"k")
+    start(s, put(s))
+    out = s.take()[first]
+    assert [type(m) for m in out] in ([Hello, Put], [Put])
+    s.receive(first, [welcome()])
+
+    start(s, put(s), seconds=2.0)
+
+    _, ask = sent(s)
+    assert isinstance(ask, Put)
+    assert ask.deadline == 1_795_000_000_000 + 2_000
+
+
+def test_a_refused_put_that_was_tried_before_may_have_been_applied() -> None:
+    """The second owner left no trace; the first is not known to."""
+    s = session()
+    call = start(s, put(s))
+    first, _ = sent(s)
+    s.lost(first)
+    second, again = sent(s)
+
+    s.receive(second, [Failed(again.rid, 1, Error.CONFLICT, "no")])  # type: ignore[union-attr]
+
+    assert isinstance(call.outcome, Conflict)
+    assert call.outcome.applied == "maybe"

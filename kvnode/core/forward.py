@@ -38,6 +38,9 @@ class Forwarder:
     def on_request(self, client: Address, ask: Get | Put) -> None:
         """Send a client's request on to an owner of its key."""
         local = self._local
+        if isinstance(ask, Put) and ask.deadline and local.wall > ask.deadline:
+            text = "its deadline has passed, by this node's clock"
+            return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
         if ask.forwarded:
             text = f"{local.me} does not own this key at epoch {local.routes.epoch}"
             return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
@@ -57,8 +60,9 @@ class Forwarder:
         rid = local.next_rid()
         remaining = max(1, int(deadline - local.now))
         onward: Get | Put = msgspec.structs.replace(ask, rid=rid, forwarded=True, timeout_ms=remaining)
-        if tried and isinstance(onward, Put):
-            onward = msgspec.structs.replace(onward, retry=True)
+        if isinstance(onward, Put):
+            until = local.clock.wall + remaining
+            onward = msgspec.structs.replace(onward, retry=ask.retry or bool(tried), deadline=until)  # type: ignore[union-attr]
         self._pending[rid] = Forwarded(client, ask, owner, (*tried, owner), deadline)
         self._deadlines.add(rid, deadline)
         local.counters["forwarded"] += 1
@@ -78,6 +82,9 @@ class Forwarder:
             return self._local.ignore("forwarded_reply")
         del self._pending[reply.rid]
         passed = msgspec.structs.replace(reply, rid=forwarded.ask.rid)
+        if isinstance(passed, Failed) and isinstance(forwarded.ask, Put) and len(forwarded.tried) > 1:
+            # This owner left no trace, but the one before it may have.
+            passed = msgspec.structs.replace(passed, maybe_applied=True)
         return self._local.outbox.send(forwarded.client, passed)
 
     def on_peer_lost(self, peer: NodeId) -> None:

@@ -219,6 +219,6 @@ class Node:
         local = self._local
         welcome = Welcome(
             hello.rid, local.me, local.boot, local.routes.ring, local.durability,
-            local.settings.max_pair_bytes, local.settings.deadline_ms, __version__,
+            local.settings.max_pair_bytes, local.settings.deadline_ms, __version__, local.wall,
         )  # fmt: skip
         local.outbox.send(sender, welcome)

@@ -97,6 +97,9 @@ class Put(Wire, frozen=True, tag=3):
     retry: bool = False
     """An earlier try may have been applied: cover only the context of that first try."""
     ttl_ms: Annotated[int, Meta(ge=0, le=config.TTL_MS_MAX)] = 0
+    deadline: Count = 0
+    """Wall ms of the receiver's clock, as the sender knows it, after which this must not be applied: a
+    late put would bury what was written since. 0 where the sender does not know that clock yet."""
     story: bool = False
     forwarded: bool = False
 
@@ -148,6 +151,8 @@ class Welcome(Wire, frozen=True, tag=20):
     max_pair_bytes: Count
     deadline_ms: Count
     version: Text
+    wall_ms: Count
+    """The node's clock: what a client measures a put's deadline in."""
 
 
 class Answer(Struct, frozen=True, array_like=True, gc=False):
