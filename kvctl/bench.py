@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 
 from msgspec import Struct
@@ -168,7 +169,7 @@ class Bench:
         warm = False
         shown = start
         next_due = start
-        try:
+        with suppress(KeyboardInterrupt):
             while (now := time.monotonic()) < end:
                 if not warm and now >= counted:
                     self._clear()
@@ -178,8 +179,6 @@ class Bench:
                 if now - shown >= 0.25:
                     shown = now
                     progress((now - start) / self._plan.duration_s if warm else 0.0, self.ops)
-        except KeyboardInterrupt:
-            pass
         took = time.monotonic() - start
         used = time.process_time() - cpu
         ops, latency, errors, missing = self.ops, self.latency, Counter(self.errors), self.not_found

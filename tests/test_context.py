@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from kvnode import config
 from kvnode.protocol.context import PREFIX, BadContext, decode_context, encode_context, join
-from kvnode.protocol.types import Past, Version
+from kvnode.protocol.types import TIME_MAX, Past, Version
 
 LAWS = settings(max_examples=200, deadline=None, print_blob=True)
-_time = st.integers(0, 2**64 - 1)
+_time = st.integers(0, TIME_MAX)
 _pasts = st.dictionaries(_time, _time, max_size=12)
 
 

@@ -14,7 +14,7 @@ from kvnode.config import Settings
 from kvnode.core.outbox import Stored
 from kvnode.core.versions import Held, held_of
 from kvnode.protocol.ring import Member, Ring
-from kvnode.protocol.types import NodeId, Version
+from kvnode.protocol.types import TIME_MAX, NodeId, Version
 from kvnode.shell.engines import ENGINES, open_engine
 from kvnode.shell.store import DURABILITIES, Engine
 
@@ -105,10 +105,13 @@ def test_the_callers_dict_stays_the_callers(engine: Engine) -> None:
 
 
 def test_a_turn_of_no_writes_is_durable_too(engine: Engine) -> None:
-    """An empty turn needs no special care from the caller."""
+    """An empty turn needs no special care from the caller, also while another is being committed."""
     engine.submit(1, {})
-
     wait(engine, 1)
+
+    engine.submit(2, {b"k": held(b"v")})
+    engine.submit(3, {})
+    wait(engine, 3)
 
 
 def test_the_descriptor_is_readable_only_when_there_is_something_to_ask(engine: Engine) -> None:
@@ -139,7 +142,7 @@ def test_a_record_comes_back_whole(engine: Engine) -> None:
         (
             Version(1, 10, {3: 4}, b"left", 5_000),
             Version(2, 11, {}, None),
-            Version(2**64 - 1, 2**63, {1: 2}, b"right" * 100, 4_000),
+            Version(2**64 - 1, TIME_MAX, {1: 2}, b"right" * 100, 4_000),
         ),
         actor=2**64 - 1,
     )

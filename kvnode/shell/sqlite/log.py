@@ -42,6 +42,7 @@ class CommitLog:
         self._queued: dict[bytes, Held] = {}
         self._queued_is_ours = False
         self._queued_turn = 0
+        """The last turn that waits for the disk; 0 when none does. A turn may be without writes."""
         self._flying_turn = 0
         self._flying_since = 0
         self._returned = False
@@ -59,7 +60,7 @@ class CommitLog:
     @property
     def idle(self) -> bool:
         """Whether nothing waits for the disk."""
-        return not self._queued and not self._flying_turn
+        return not self._queued_turn and not self._flying_turn
 
     # ---- opening ---------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class CommitLog:
 
     def append(self, turn: int, writes: dict[bytes, Held], size: int) -> None:
         """Make a turn durable: now if the disk is free, else together with others."""
-        if not self._queued:
+        if not self._queued_turn:
             self._queued, self._queued_is_ours = writes, False
         else:
             if not self._queued_is_ours:  # the core still reads the one it handed over
@@ -122,7 +123,8 @@ class CommitLog:
 
     def _fly(self) -> None:
         batch = encode_batch(self._next, self._queued)
-        self._flying_turn, self._queued, self.queued_bytes = self._queued_turn, {}, 0
+        self._flying_turn, self._queued_turn = self._queued_turn, 0
+        self._queued, self.queued_bytes = {}, 0
         self._flying_since = time.monotonic_ns()
         # One statement, one transaction, one hop to the worker's thread.
         self._worker.begin("INSERT INTO log VALUES (?, ?)", (self._next, batch), self._landed)
@@ -147,7 +149,7 @@ class CommitLog:
             self.commits += 1
             self.commit_us += (time.monotonic_ns() - self._flying_since) // 1000
             self._tidy()
-            if self._queued:
+            if self._queued_turn:
                 self._fly()
         elif not self._flying_turn:
             self._tidy()

@@ -1,0 +1,92 @@
+"""What members say to each other.
+
+Promises: whatever can write carries a deadline, whatever depends on the ring its epoch.
+Never: obeyed when a client says it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from kvnode import config
+from kvnode.protocol.requests import NodeReport, Row
+from kvnode.protocol.types import WireKey
+from kvnode.protocol.wire import Blob, Rid, Text, Wire
+
+
+class ReadReplica(Wire, frozen=True, tag=40):
+    """What do you hold of this key? The asker holds a record of this digest."""
+
+    rid: Rid
+    epoch: int
+    key: WireKey
+    digest: Annotated[bytes, Meta(max_length=16)]
+
+
+class ReplicaSame(Wire, frozen=True, tag=41):
+    """The same as you."""
+
+    rid: Rid
+
+
+class ReplicaRead(Wire, frozen=True, tag=42):
+    """Something else: this record, or none (empty)."""
+
+    rid: Rid
+    record: Blob
+
+
+class WriteReplica(Wire, frozen=True, tag=43):
+    """Merge this record into yours, unless the deadline (wall ms) has passed."""
+
+    rid: Rid
+    epoch: int
+    key: WireKey
+    record: Blob
+    deadline: int
+
+
+class ReplicaWritten(Wire, frozen=True, tag=44):
+    """Merged, and durable at this node's level."""
+
+    rid: Rid
+
+
+class ReplicaRefused(Wire, frozen=True, tag=45):
+    """Not done, and why."""
+
+    rid: Rid
+    reason: Text
+
+
+class ScanReplica(Wire, frozen=True, tag=46):
+    """One page of what you hold, in byte order."""
+
+    rid: Rid
+    epoch: int
+    after: Annotated[bytes, Meta(max_length=config.KEY_BYTES_MAX)]
+    prefix: Annotated[bytes, Meta(max_length=config.KEY_BYTES_MAX)]
+    limit: Annotated[int, Meta(ge=1, le=config.SCAN_PAGE_MAX)]
+
+
+class ReplicaScanned(Wire, frozen=True, tag=47):
+    """The page, and whether there is more after it."""
+
+    rid: Rid
+    rows: tuple[Row, ...]
+    more: bool
+
+
+class Report(Wire, frozen=True, tag=48):
+    """Tell of yourself."""
+
+    rid: Rid
+
+
+class Reported(Wire, frozen=True, tag=49):
+    """What a node says of itself."""
+
+    rid: Rid
+    report: NodeReport

@@ -1,0 +1,266 @@
+"""What clients and nodes say to each other.
+
+Promises: a reply carries the `rid` of its request, and the ring's epoch where routing depends on it.
+Never: anything only members may say; that is in `replication.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from kvnode import config
+from kvnode.protocol.ring import Ring
+from kvnode.protocol.types import NodeId, Past, Time, Value, WireKey
+from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token, Wire
+
+# ---- client -> node ------------------------------------------------------------------------
+
+
+class Hello(Wire, frozen=True, tag=1):
+    """The first thing a client says; also how it asks for a newer ring."""
+
+    rid: Rid
+
+
+class Get(Wire, frozen=True, tag=2):
+    """Read a key from `r` replicas."""
+
+    rid: Rid
+    key: WireKey
+    r: int
+    mode: Annotated[int, Meta(ge=0, le=1)]
+    timeout_ms: Count
+    story: bool = False
+    forwarded: bool = False
+
+
+class Put(Wire, frozen=True, tag=3):
+    """Write a value, or a tombstone (`value=None`), to `w` replicas."""
+
+    rid: Rid
+    key: WireKey
+    value: Value | None
+    w: int
+    mode: Annotated[int, Meta(ge=0, le=1)]
+    timeout_ms: Count
+    context: Token = b""
+    """Empty: a blind write."""
+    condition: Condition = Condition.NONE
+    siblings: bool = False
+    """Keep what is there beside the new value, whatever the coordinator holds."""
+    retry: bool = False
+    """An earlier try may have been applied: cover only the context of that first try."""
+    ttl_ms: Annotated[int, Meta(ge=0, le=config.TTL_MS_MAX)] = 0
+    deadline: Count = 0
+    """Wall ms of the receiver's clock, as the sender knows it, after which this must not be applied: a
+    late put would bury what was written since. 0 where the sender does not know that clock yet."""
+    story: bool = False
+    forwarded: bool = False
+
+
+class Scan(Wire, frozen=True, tag=4):
+    """One page of keys in byte order, each merged from `r` owners."""
+
+    rid: Rid
+    after: Annotated[bytes, Meta(max_length=config.KEY_BYTES_MAX)]
+    prefix: Annotated[bytes, Meta(max_length=config.KEY_BYTES_MAX)]
+    limit: Annotated[int, Meta(ge=1, le=config.SCAN_PAGE_MAX)]
+    r: int
+    timeout_ms: Count
+
+
+class Explain(Wire, frozen=True, tag=5):
+    """Where a key lives and what each owner holds of it."""
+
+    rid: Rid
+    key: WireKey
+    timeout_ms: Count
+
+
+class Status(Wire, frozen=True, tag=6):
+    """What every node says of itself, gathered by the one asked."""
+
+    rid: Rid
+    timeout_ms: Count
+
+
+class Events(Wire, frozen=True, tag=7):
+    """What happened on this node after the event numbered `after`."""
+
+    rid: Rid
+    after: Count
+
+
+# ---- node -> client ------------------------------------------------------------------------
+
+
+class Welcome(Wire, frozen=True, tag=20):
+    """Who answers, and the ring to route by."""
+
+    rid: Rid
+    node: NodeId
+    boot: Count
+    ring: Ring
+    durability: Text
+    max_pair_bytes: Count
+    deadline_ms: Count
+    version: Text
+    wall_ms: Count
+    """The node's clock: what a client measures a put's deadline in."""
+
+
+class Answer(Struct, frozen=True, array_like=True, gc=False):
+    """One replica's part in a request."""
+
+    node: NodeId
+    kind: Text
+    """`owner` or `fallback`."""
+    ok: bool
+    ms: float
+    told: Text
+    """`digest`, `value`, `absent`, `written`, or why not."""
+
+
+class Story(Struct, frozen=True, array_like=True, gc=False):
+    """How a request went: made only when asked for."""
+
+    coordinator: NodeId
+    mode: int
+    epoch: int
+    partition: int
+    owners: tuple[NodeId, ...]
+    answers: tuple[Answer, ...]
+    strict: bool
+    took_ms: float
+    condition: Text = ""
+    """`best_effort` where a condition was judged by the coordinator alone."""
+
+
+class Got(Wire, frozen=True, tag=21):
+    """The record of a key, merged from R replicas; `record` is empty when no replica holds one."""
+
+    rid: Rid
+    epoch: int
+    record: Blob
+    story: Story | None = None
+
+
+class Written(Wire, frozen=True, tag=22):
+    """A write is on `acked` >= W replicas. Dot and past give the context that covers it."""
+
+    rid: Rid
+    epoch: int
+    acked: int
+    w: int
+    actor: Count
+    time: Time
+    past: Past
+    story: Story | None = None
+
+
+class Failed(Wire, frozen=True, tag=23):
+    """A request that was not served, and whether it may have left a trace."""
+
+    rid: Rid
+    epoch: int
+    error: Error
+    message: Text
+    hint: Text = ""
+    maybe_applied: bool = False
+    acked: int = 0
+    need: int = 0
+    story: Story | None = None
+
+
+class Row(Struct, frozen=True, array_like=True, gc=False):
+    """A key and its record, as a page of a scan carries it."""
+
+    key: WireKey
+    record: Blob
+
+
+class Scanned(Wire, frozen=True, tag=24):
+    """A page. `more` is false on the last one; `after` is the cursor of the next."""
+
+    rid: Rid
+    rows: tuple[Row, ...]
+    after: bytes
+    more: bool
+
+
+class ReplicaState(Struct, frozen=True, array_like=True, gc=False):
+    """What one owner holds of a key."""
+
+    node: NodeId
+    state: Text
+    """`present`, `absent`, or why it did not say."""
+    record: Blob
+    digest: bytes
+
+
+class Explained(Wire, frozen=True, tag=25):
+    """Where a key lives, and each owner's copy."""
+
+    rid: Rid
+    epoch: int
+    slot: int
+    partition: int
+    owners: tuple[NodeId, ...]
+    replicas: tuple[ReplicaState, ...]
+
+
+class NodeReport(Struct, frozen=True, array_like=True, gc=False):
+    """What a node says of itself."""
+
+    id: NodeId
+    epoch: int
+    boot: int
+    pid: int
+    uptime_ms: int
+    wall_ms: int
+    keys: int
+    value_bytes: int
+    """Key and value bytes of live values held, uncompressed."""
+    disk_bytes: int
+    durability: Text
+    engine: Text
+    writable: bool
+    problem: Text
+    """Why this node takes no writes; empty while it does."""
+    p50_ms: float | None
+    p99_ms: float | None
+    """Of the client requests coordinated here; null before the first."""
+    avoided: tuple[NodeId, ...]
+    """The peers this node does not wait for now."""
+    rss_bytes: int
+    disk_free_bytes: int
+    version: Text
+    counters: dict[str, int]
+
+
+class ClusterReport(Wire, frozen=True, tag=26):
+    """The reports of all members; None for one that did not answer."""
+
+    rid: Rid
+    ring: Ring
+    reports: tuple[NodeReport | None, ...]
+    asked: NodeId
+
+
+class Event(Struct, frozen=True, array_like=True, gc=False):
+    """Something that happened on a node."""
+
+    number: int
+    wall_ms: int
+    node: NodeId
+    kind: Text
+    text: Text
+
+
+class EventList(Wire, frozen=True, tag=27):
+    """Events in order."""
+
+    rid: Rid
+    events: tuple[Event, ...]
