@@ -35,6 +35,11 @@ from kvnode.protocol.ring import Ring, hash_slot, shift_of
 
 AVOID_S = 1.0
 """How long an address that failed is the last choice."""
+SILENT_S = 3.0
+"""...and one that did not answer: finding out again costs more."""
+PATIENCE = 0.3
+"""The share of its time that a request waits for one node before it tries the next."""
+PATIENCE_S_MIN = 0.05
 GRACE_S = 0.3
 """How much longer than the node's deadline a client waits for the node to say so."""
 BACKOFF_S = 0.02
@@ -47,7 +52,7 @@ Outcome: TypeAlias = ClientReply | KvError
 class Call:
     """A request on its way."""
 
-    __slots__ = ("address", "ask", "deadline", "due", "notify", "outcome", "pause", "pinned", "tried")
+    __slots__ = ("address", "ask", "deadline", "due", "notify", "outcome", "pause", "pinned", "sent_at", "tried")
 
     def __init__(
         self, ask: ClientRequest, deadline: float, pinned: str = "", notify: Callable[[Call], None] | None = None
@@ -60,6 +65,7 @@ class Call:
         """Ask this address and no other."""
         self.notify = notify
         self.address = ""
+        self.sent_at = 0.0
         self.tried: tuple[str, ...] = ()
         self.pause = BACKOFF_S
         self.outcome: Outcome | None = None
@@ -121,6 +127,7 @@ class Session:
         else:
             address = self._choose(self._addresses(), call.tried)
         call.address = address
+        call.sent_at = self.now
         if type(ask) is Put:
             clock = self._clocks.get(address)
             if clock is not None:
@@ -243,11 +250,23 @@ class Session:
             self._later = [(at, call) for at, call in self._later if at > now]
             for call in due:
                 self._renew(call)
-        overdue = [(rid, call) for rid, call in self._pending.items() if call.deadline + GRACE_S <= now]
-        for rid, call in overdue:
+        for rid, call in list(self._pending.items()):
+            if call.deadline + GRACE_S <= now:
+                del self._pending[rid]
+                self._avoided[call.address] = now + SILENT_S
+                self._end(call, self._unknown(call, f"{call.address} did not answer in time"))
+            elif now - call.sent_at > max(PATIENCE_S_MIN, (call.deadline - call.sent_at) * PATIENCE):
+                self._give_up_waiting(rid, call)
+
+    def _give_up_waiting(self, rid: int, call: Call) -> None:
+        """A node is silent, paused perhaps: ask the next one, where that is safe, while there is time."""
+        call.sent_at = self.now
+        ask = call.ask
+        if call.pinned or not isinstance(ask, Get | Put) or not safe_to_retry(ask):
+            return
+        self._avoided[call.address] = self.now + SILENT_S
+        if self._again(call, maybe_applied=True):
             del self._pending[rid]
-            self._avoided[call.address] = now + AVOID_S
-            self._end(call, self._unknown(call, f"{call.address} did not answer in time"))
 
     def _retry_or_end(self, call: Call, why: str, *, maybe_applied: bool) -> None:
         ask = call.ask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,3 +205,19 @@ def test_a_killed_node_costs_a_retry_and_not_the_request(tmp_path: Path) -> None
         cluster.start("n2")
         cluster.wait_up()
         assert kv.put("k1", b"again", w="all").acked == 3
+
+
+def test_a_paused_node_costs_its_keys_a_part_of_a_second_once(tmp_path: Path) -> None:
+    """SIGSTOP keeps the connection up: the client goes on to the next owner, and remembers."""
+    with Cluster(tmp_path, 3) as cluster, cluster.client() as kv:
+        kv.put_many({f"k{i}": b"v" for i in range(100)})
+        cluster.processes["n2"].send_signal(signal.SIGSTOP)
+        try:
+            start = time.monotonic()
+            for i in range(100):
+                kv.put(f"k{i}", b"w")
+                assert b"w" in [s.value for s in kv.get(f"k{i}").siblings]
+            took = time.monotonic() - start
+        finally:
+            cluster.processes["n2"].send_signal(signal.SIGCONT)
+        assert took < 20, "one wait for n2 each few seconds, not one a key"

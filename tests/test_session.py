@@ -218,22 +218,41 @@ def test_a_newer_epoch_in_a_reply_makes_the_client_learn_the_ring() -> None:
     assert isinstance(out[0], Hello)
 
 
-def test_a_silent_node_ends_the_call_and_is_the_last_choice_for_a_while() -> None:
-    """A client waits a little longer than the node's own deadline, then says that it does not know."""
+def test_a_silent_node_costs_a_part_of_the_time_and_the_next_is_asked() -> None:
+    """A paused process keeps its connection: only its silence gives it away."""
     s = session()
     call = start(s, put(s))
     silent, _ = sent(s)
 
-    s.tick(s.now + 2.1)
+    s.tick(s.now + 0.7)
+    second, again = sent(s)
+
+    assert (silent, second) == tuple(owners(b"k")[:2])
+    assert isinstance(again, Put)
+    assert again.retry
+    s.receive(second, [Written(again.rid, 1, 2, 2, 5, 6, {})])
+    assert isinstance(call.outcome, Written)
+    start(s, get(s))
+    assert sent(s)[0] == second, "the silent one is the last choice for a while"
+    s.tick(s.now + 4.0)
+    start(s, get(s))
+    assert sent(s)[0] == silent
+
+
+def test_a_write_that_must_not_be_repeated_waits_for_its_node_to_the_end() -> None:
+    """A little longer than the node's own deadline, then the client says that it does not know."""
+    s = session()
+    call = start(s, put(s, mode=QUORUM))
+    sent(s)
+
+    s.tick(s.now + 1.0)
+    s.tick(s.now + 1.1)
     assert call.outcome is None
+    assert not s.has_mail
     s.tick(s.now + 1.0)
 
     assert isinstance(call.outcome, Indeterminate)
-    start(s, get(s))
-    assert sent(s)[0] == owners(b"k")[1]
-    s.tick(s.now + 2.0)
-    start(s, get(s))
-    assert sent(s)[0] == silent
+    assert call.outcome.applied == "maybe"
 
 
 def test_without_any_answer_there_is_no_endpoint() -> None:
