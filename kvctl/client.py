@@ -177,11 +177,11 @@ class Client:
     def explain(self, key: Key) -> m.Explained:
         """Where a key lives, and what each owner holds of it."""
         raw = requests.key_bytes(key)
-        return self._ask(m.Explain(self._rid(), raw, int(self._timeout * 1000)), m.Explained)
+        return self._ask(m.Explain(self._rid(), raw, requests.milliseconds(self._timeout)), m.Explained)
 
     def status(self, timeout: float = 1.0) -> m.ClusterReport:
         """What every node says of itself; None for one that does not answer in time."""
-        return self._ask(m.Status(self._rid(), int(timeout * 1000)), m.ClusterReport)
+        return self._ask(m.Status(self._rid(), requests.milliseconds(timeout)), m.ClusterReport)
 
     def events(self, after: Mapping[str, int] | None = None) -> list[m.Event]:
         """Events of every node that answers, newer than those numbered `after[node]`."""

@@ -46,6 +46,11 @@ def count_of(asked: Count, letter: str) -> int:
     return asked
 
 
+def milliseconds(timeout: float) -> int:
+    """A timeout as it goes on the wire; no node waits longer than its own limit."""
+    return min(int(timeout * 1000), config.WRITE_DEADLINE_MAX_MS)
+
+
 def mode_of(mode: str) -> int:
     """A mode as it goes on the wire. Raises `Invalid`."""
     if mode not in MODES:
@@ -92,7 +97,7 @@ def get(session: Session, key: Key, timeout: float, options: GetOptions) -> m.Ge
         key=key_bytes(key),
         r=count_of(options.get("r"), "r"),
         mode=mode_of(options.get("mode", "eventual")),
-        timeout_ms=int(timeout * 1000),
+        timeout_ms=milliseconds(timeout),
         story=options.get("story", False),
     )
 
@@ -121,7 +126,7 @@ def put(session: Session, key: Key, value: bytes | None, timeout: float, options
         value=None if value is None else bytes(value),
         w=count_of(options.get("w"), "w"),
         mode=mode_of(options.get("mode", "eventual")),
-        timeout_ms=int(timeout * 1000),
+        timeout_ms=milliseconds(timeout),
         context=(token or "").encode("utf-8", "surrogateescape"),
         condition=condition,
         siblings=siblings,
@@ -174,7 +179,7 @@ class Pages:
         self._session = session
         self._prefix = prefix.encode() if isinstance(prefix, str) else prefix
         self._r = count_of(r, "r")
-        self._timeout_ms = int(timeout * 1000)
+        self._timeout_ms = milliseconds(timeout)
         self._left = limit
         self._after = b""
         self.done = limit is not None and limit <= 0

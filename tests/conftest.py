@@ -138,5 +138,5 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kvctl]:
 
 def pytest_sessionfinish() -> None:
     """Should a fixture not have come to its end: the same, for all homes."""
-    for home in HOMES:
+    for home in tuple(HOMES):
         Kvctl(home).end()

@@ -12,6 +12,7 @@ from kvctl.errors import Invalid, KvError
 from kvctl.output import FORMATS
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SECONDS_MAX = 100 * 365 * 86400
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
 
 
@@ -33,7 +34,10 @@ def seconds(text: str) -> float:
     match = _TIME.fullmatch(text)
     if match is None:
         raise Usage(f"{text!r} is no time: write 250ms, 30s, 5m, 3h, 1d or plain seconds")
-    return float(match[1]) * _UNITS[match[2]]
+    found = float(match[1]) * _UNITS[match[2]]
+    if found > SECONDS_MAX:
+        raise Usage(f"{text!r} is more than a hundred years")
+    return found
 
 
 def some_seconds(text: str | None) -> float | None:

@@ -205,14 +205,14 @@ class SqliteEngine:
     def _freeze(self) -> None:
         """At a turn's end: begin a new memtable, and have this one flushed.
 
-        The mark is the last batch known to be durable, though the memtable holds more: a table must
-        not name a batch that a crash can still take out of the log.
+        The mark is the last batch handed to the disk: all of it is in here. It may not be durable yet,
+        and later turns wait for the next; therefore the flush waits for both.
         """
         assert self._frozen is EMPTY
         self._frozen, self._memtable = self._memtable, Memtable()
         self._held = self._memtable.records
         self._frozen_turn = self._last_turn
-        self._frozen_mark = self._log.durable_batch
+        self._frozen_mark = self._log.last_batch
         self._flush_waits = True
 
     def _start_flush(self) -> None:

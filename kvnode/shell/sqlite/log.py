@@ -62,6 +62,11 @@ class CommitLog:
         """Whether nothing waits for the disk."""
         return not self._queued_turn and not self._flying_turn
 
+    @property
+    def last_batch(self) -> int:
+        """The number of the last batch handed to the disk."""
+        return self._next - 1
+
     # ---- opening ---------------------------------------------------------------------------
 
     def replay(self, mark: int, logged: int, apply: Callable[[dict[bytes, Held]], object]) -> None:
