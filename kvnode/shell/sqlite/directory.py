@@ -16,9 +16,12 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
+from kvnode.protocol.ring import Ring
 from kvnode.shell.sqlite.format import FORMAT
 from kvnode.shell.sqlite.wal import wal_frames
-from kvnode.shell.store import StoreFailed, StoreLocked
+from kvnode.shell.store import Identity, StoreFailed, StoreLocked
 
 WAY_OUT = "Move the directory away and start the node with an empty one: it is rebuilt from its peers"
 LOG, TABLE = "log.db", "table.db"
@@ -127,6 +130,14 @@ class Directory:
         # Into the file itself: damage to a WAL may cost commits, never repeat a boot number.
         for connection in (log, table):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def identity(self) -> Identity:
+        """What the directory says of itself. Raises `StoreFailed`."""
+        try:
+            ring = msgspec.msgpack.decode(self.ring, type=Ring) if self.ring else None
+        except msgspec.MsgspecError as error:
+            raise StoreFailed(f"{self.path}: the ring in it cannot be read. {WAY_OUT}") from error
+        return Identity(self.node, self.disk_id, self.boot, ring)
 
     # ---- the rest --------------------------------------------------------------------------
 

@@ -30,10 +30,10 @@ from kvnode.shell.sqlite.flusher import Flush, Flusher
 from kvnode.shell.sqlite.log import CommitLog
 from kvnode.shell.sqlite.memtable import EMPTY, Memtable
 from kvnode.shell.sqlite.table import TableReader
-from kvnode.shell.store import EngineStats, Identity, StoreFailed
+from kvnode.shell.store import EngineStats, StoreFailed
 
 SYNCHRONOUS = {"fsync": "FULL", "os": "OFF", "none": "OFF"}
-"""What the log's commit waits for, by durability."""
+"""What the log's commit waits for."""
 
 
 class SqliteEngine:
@@ -61,7 +61,7 @@ class SqliteEngine:
             undo.callback(os.close, self._wake)
             self._directory = Directory(path, node)
             undo.callback(self._directory.release)
-            self.identity = self._read_identity()
+            self.identity = self._directory.identity()
             self._log = CommitLog(path / LOG, SYNCHRONOUS[durability], self._wake)
             undo.callback(self._log.close, config.STOP_S_MAX)
             boot = self.identity.boot
@@ -71,14 +71,6 @@ class SqliteEngine:
             undo.callback(self._table.close)
             self._flusher.start()
             undo.pop_all()
-
-    def _read_identity(self) -> Identity:
-        directory = self._directory
-        try:
-            ring = msgspec.msgpack.decode(directory.ring, type=Ring) if directory.ring else None
-        except msgspec.MsgspecError as error:
-            raise StoreFailed(f"{directory.path}: the ring in it cannot be read. {WAY_OUT}") from error
-        return Identity(directory.node, directory.disk_id, directory.boot, ring)
 
     def _open_table(self, path: Path, boot: int) -> None:
         """Begin with what the table holds, then apply what the log has beyond it."""
@@ -156,10 +148,8 @@ class SqliteEngine:
         self._log.check()
 
     def _apply(self, writes: dict[bytes, Held]) -> int:
-        """Put records into the memtable and keep the counters. Returns their bytes.
-
-        The hottest loop of a write: one function, and what it adds up is stored once.
-        """
+        """Put records into the memtable and keep the counters. Returns their bytes."""
+        # The hottest loop of a write: one function, and what it adds up is stored once.
         held_of_key, fresh = self._held, self._memtable.order.fresh
         overhead = config.ENTRY_OVERHEAD_BYTES
         keys = value_bytes = grown = size = 0
@@ -269,6 +259,7 @@ class SqliteEngine:
 
     def stats(self) -> EngineStats:
         """Figures for status."""
+        directory = self._directory
         counters = {
             "commits": self._log.commits,
             "commit_us": self._log.commit_us,
@@ -278,7 +269,6 @@ class SqliteEngine:
             "unreadable_rows": self._table.unreadable,
             "memtable_bytes": self._memtable.bytes,
         }
-        directory = self._directory
         return EngineStats(
             self._keys, self._value_bytes, directory.disk_bytes(), directory.disk_free_bytes(), counters
         )
@@ -296,8 +286,7 @@ class SqliteEngine:
         if flusher_ended and log_ended:
             self._directory.release()
             os.close(self._wake)
-        # Else a thread hangs in the disk. It may still write: the directory stays locked until the
-        # process ends, and the descriptor it would signal stays its own.
+        # Else a thread hangs in the disk and may still write: lock and descriptor stay until the process ends.
 
     def _finish(self) -> None:
         """Wait for the commits under way, within a bound."""
