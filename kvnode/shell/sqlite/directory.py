@@ -30,7 +30,9 @@ SCHEMAS = {
     TABLE: "CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
 }
 META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)"
-PAGE_BYTES = {LOG: 8192, TABLE: 8192}
+LOG_PAGE_BYTES = 4096
+"""A commit writes whole pages: small ones cost the least when it has little to write."""
+PAGE_BYTES = {LOG: LOG_PAGE_BYTES, TABLE: 8192}
 DISK_ID_BITS = 63
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from kvnode import config
 from kvnode.core.versions import Held
-from kvnode.shell.sqlite.directory import WAY_OUT
+from kvnode.shell.sqlite.directory import LOG_PAGE_BYTES, WAY_OUT
 from kvnode.shell.sqlite.format import Damaged, decode_batch, encode_batch
 from kvnode.shell.sqlite.worker import CHECKPOINT, Worker
 from kvnode.shell.store import StoreFailed
@@ -134,7 +134,9 @@ class CommitLog:
         # One statement, one transaction, one hop to the worker's thread.
         self._worker.begin("INSERT INTO log VALUES (?, ?)", (self._next, batch), self._landed)
         self._sizes.append((self._next, len(batch)))
-        self._since_checkpoint += len(batch)
+        # What it adds to the WAL: its pages, one cut short, and the page above them. Once the WAL has
+        # its full size it is written over from the start, and a sync need not note a longer file.
+        self._since_checkpoint += len(batch) + 2 * LOG_PAGE_BYTES
         self._next += 1
 
     def _landed(self) -> None:
