@@ -118,10 +118,13 @@ class Transport:
         data: list[Received] = []
         control: list[Received] = []
         router = self._router
-        for _ in range(config.TURN_FRAMES_MAX):
-            if not _get(router, EVENTS) & POLLIN:
+        for turn in range(config.TURN_FRAMES_MAX):
+            if turn and not _get(router, EVENTS) & POLLIN:
                 break
-            connection = _recv(router, NOBLOCK)
+            try:
+                connection = _recv(router, NOBLOCK)
+            except zmq.Again:  # called without need
+                break
             received = self._accept(connection, _recv(router, NOBLOCK))
             while _get(router, RCVMORE):
                 # A message of ours has one frame: whoever sends more is not one of us.

@@ -133,29 +133,24 @@ class SqliteEngine:
     def submit(self, number: int, writes: dict[bytes, Held]) -> None:
         """Make these writes visible and begin their commit. Raises `StoreFailed`."""
         assert number > self._last_turn
-        self._check()
+        if self._flusher.failure:
+            raise StoreFailed(self._flusher.failure)
+        self._log.append(number, writes)  # first: the disk works while the memtable is filled
         self._last_turn = number
-        self._log.append(number, writes, self._apply(writes))
+        self._apply(writes)
         if self._memtable.bytes > self._settings.memtable_bytes and self._frozen is EMPTY:
             self._freeze()
         if self.durability == "none":
             os.eventfd_write(self._wake, 1)
 
-    def _check(self) -> None:
-        """Raises `StoreFailed` once anything has failed, and ever after."""
-        if self._flusher.failure:
-            raise StoreFailed(self._flusher.failure)
-        self._log.check()
-
-    def _apply(self, writes: dict[bytes, Held]) -> int:
-        """Put records into the memtable and keep the counters. Returns their bytes."""
+    def _apply(self, writes: dict[bytes, Held]) -> None:
+        """Put records into the memtable and keep the counters."""
         # The hottest loop of a write: one function, and what it adds up is stored once.
         held_of_key, fresh = self._held, self._memtable.order.fresh
         overhead = config.ENTRY_OVERHEAD_BYTES
-        keys = value_bytes = grown = size = 0
+        keys = value_bytes = grown = 0
         for key, held in writes.items():
             live, entry = held.live_bytes, len(held.blob)
-            size += len(key) + entry
             old = held_of_key.get(key)
             if old is None:
                 was = self._replace(key, held)
@@ -174,7 +169,6 @@ class SqliteEngine:
         self._memtable.bytes += grown
         self._keys += keys
         self._value_bytes += value_bytes
-        return size
 
     def _replace(self, key: bytes, held: Held) -> int:
         """Note what the memtable's first record of a key stands over. Returns the live bytes of that."""

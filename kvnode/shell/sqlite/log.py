@@ -113,7 +113,7 @@ class CommitLog:
 
     # ---- writing ---------------------------------------------------------------------------
 
-    def append(self, turn: int, writes: dict[bytes, Held], size: int) -> None:
+    def append(self, turn: int, writes: dict[bytes, Held]) -> None:
         """Make a turn durable: now if the disk is free, else together with others."""
         if not self._queued_turn:
             self._queued, self._queued_is_ours = writes, False
@@ -122,9 +122,11 @@ class CommitLog:
                 self._queued, self._queued_is_ours = dict(self._queued), True
             self._queued.update(writes)
         self._queued_turn = turn
-        self.queued_bytes += size
         if not self._flying_turn:
             self._fly()
+        else:
+            self.check()
+            self.queued_bytes += sum(len(key) + len(held.blob) for key, held in writes.items())
 
     def _fly(self) -> None:
         batch = encode_batch(self._next, self._queued)
