@@ -7,12 +7,12 @@ that is malformed or of another cluster is dropped. Never: blocks.
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import zmq
 import zmq.backend
-from zmq.utils.monitor import parse_monitor_message
 
 from kvnode import config
 from kvnode.protocol.codec import (
@@ -27,6 +27,8 @@ from kvnode.protocol.messages import Message
 
 DIAL_S = 1.0
 """How long a fresh connection may take before it counts as broken."""
+MONITOR_EVENT = struct.Struct("=hi")
+"""A monitor's message: event and value (zmq_socket_monitor(3)). pyzmq's own reader of it imports asyncio."""
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
@@ -172,7 +174,7 @@ class Links:
         broke = False
         while True:
             try:
-                event = parse_monitor_message(link.monitor.recv_multipart(zmq.NOBLOCK))["event"]
+                event, _ = MONITOR_EVENT.unpack(link.monitor.recv_multipart(zmq.NOBLOCK)[0])
             except zmq.Again:
                 return broke
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

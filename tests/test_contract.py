@@ -7,8 +7,15 @@ once, by `stock`, under keys no row writes.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,14 +318,28 @@ def words(row: Row) -> str:
     return f"{args or '(nothing)'} -> {row.code}"
 
 
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, three: Kvctl, stock: dict[str, str]) -> Iterator[dict[Row, Future[Ran]]]:
+    """Every row that was asked for, started at once: they do not depend on each other."""
+    asked = [item.callspec.params.get("row") for item in request.session.items if hasattr(item, "callspec")]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = [row for row in asked if isinstance(row, Row)]
+        yield {row: pool.submit(three, *arguments(row, stock), stdin=row.stdin) for row in rows}
+        pool.shutdown(cancel_futures=True)
+
+
+def arguments(row: Row, stock: dict[str, str]) -> tuple[str | bytes, ...]:
+    return tuple(row.args.format_map(stock).split()) if isinstance(row.args, str) else row.args
+
+
 @pytest.mark.parametrize("row", ROWS, ids=words)
-def test_the_command_line_does_as_the_contract_says(row: Row, three: Kvctl, stock: dict[str, str]) -> None:
+def test_the_command_line_does_as_the_contract_says(
+    row: Row, runs: dict[Row, Future[Ran]], stock: dict[str, str]
+) -> None:
     """One row of the table."""
-    args = row.args.format_map(stock).split() if isinstance(row.args, str) else row.args
+    ran = runs[row].result()
 
-    ran = three(*args, stdin=row.stdin)
-
-    told = f"{args}\nexit {ran.code}\n{ran.text}\n{ran.errors}"
+    told = f"{arguments(row, stock)}\nexit {ran.code}\n{ran.text}\n{ran.errors}"
     assert ran.code == row.code, told
     assert row.out(ran), told
     assert row.err(ran), told
@@ -387,9 +408,6 @@ def test_a_bug_is_a_report_and_no_traceback(
 
 def test_a_reader_that_leaves_ends_it_with_141(three: Kvctl, stock: dict[str, str]) -> None:
     """No traceback, and not the interpreter's complaint at exit either."""
-    import subprocess
-    import sys
-
     line = [sys.executable, "-m", "kvctl", "scan", "list:"]
     with subprocess.Popen(line, env=three.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -398,11 +416,51 @@ def test_a_reader_that_leaves_ends_it_with_141(three: Kvctl, stock: dict[str, st
     assert (process.returncode, err) == (141, b"")
 
 
+def on_a_terminal(kvctl: Kvctl, *args: str, **env: str) -> bytes:
+    """What a terminal is sent."""
+    ours, theirs = os.openpty()
+    line = [sys.executable, "-m", "kvctl", *args]
+    try:
+        process = subprocess.Popen(
+            line, env=kvctl.env | {"TERM": "xterm"} | env, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        sent, deadline = b"", time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.05)[0]:
+                sent += os.read(ours, 65536)
+            elif process.poll() is not None:
+                return sent
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    raise AssertionError(f"{line} did not end: {sent!r}")
+
+
+def test_a_terminal_gets_tables_in_colour_unless_told_otherwise(three: Kvctl, stock: dict[str, str]) -> None:
+    """NO_COLOR and TERM=dumb get no escape at all; a value never gets to send its own."""
+    assert b"\x1b[" in (coloured := on_a_terminal(three, "status"))
+    assert b"Status=Up/Down" in coloured
+    for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        sent = on_a_terminal(three, "status", **env)
+        assert b"UN" in sent
+        assert b"\x1b" not in sent
+    assert on_a_terminal(three, "get", "loud") == b"\\x1b[31mred\\u202e\r\n"
+    assert b"\x1b" not in on_a_terminal(three, "scan", "ke", NO_COLOR="1")
+
+
+def test_ctrl_c_ends_it_with_130(three: Kvctl) -> None:
+    """Whatever it was doing, and without a word."""
+    line = [sys.executable, "-m", "kvctl", "status", "--watch", "-o", "jsonl"]
+    with subprocess.Popen(line, env=three.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"{")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"")
+
+
 def test_nothing_on_the_way_to_get_loads_textual_or_pydantic(three: Kvctl, stock: dict[str, str]) -> None:
     """That is what keeps `kvctl get` quick."""
-    import subprocess
-    import sys
-
     line = [sys.executable, "-X", "importtime", "-m", "kvctl", "get", "one"]
     done = subprocess.run(line, env=three.env, capture_output=True, check=True, timeout=20)
     loaded = {part.split(b"|")[-1].strip().split(b".")[0] for part in done.stderr.splitlines()}
