@@ -23,7 +23,7 @@ from kvnode.shell.sqlite.format import FORMAT
 from kvnode.shell.sqlite.wal import wal_frames
 from kvnode.shell.store import Identity, StoreFailed, StoreLocked
 
-WAY_OUT = "Move the directory away and start the node with an empty one: it is rebuilt from its peers"
+WAY_OUT = "Move the directory away and start the node with an empty one: its peers hold the data"
 LOG, TABLE = "log.db", "table.db"
 SCHEMAS = {
     LOG: "CREATE TABLE IF NOT EXISTS log (n INTEGER PRIMARY KEY, batch BLOB NOT NULL)",
