@@ -10,14 +10,13 @@ from collections import Counter
 
 from msgspec import Struct
 
-from kvnode.config import CLOCK_AHEAD_MAX_MS, Settings
+from kvnode.config import CLOCK_AHEAD_MAX_MS, DISK_WARN_BYTES
 from kvnode.protocol.messages import ClusterReport, NodeReport
 from kvnode.protocol.ring import Ring, majority
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 CLOCK_WARN_MS = 1_000
 """Clocks further apart than this are told of; a minute apart, times are refused."""
-DISK_WARN_BYTES = 8 * Settings().disk_free_min_bytes
 
 
 class Finding(Struct, frozen=True):

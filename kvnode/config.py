@@ -151,6 +151,10 @@ WAL_BYTES_KEPT = 32 * 1024 * 1024
 """A WAL file that grew beyond this is cut back to it once its content has been copied."""
 
 
+DISK_WARN_BYTES = 512 * 1024 * 1024
+"""With less room on a node's disk `kvctl check` warns. A full disk fails a commit, which stops the node."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an operator may set, by `--config FILE.toml`. Every field has a working default."""
 
@@ -168,9 +172,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     compress_min_bytes: int = 256
     """Records smaller than this are stored as they are."""
-
-    disk_free_min_bytes: int = 64 * 1024 * 1024
-    """With less room on its disk a node warns; with none its commits fail and it stops."""
 
     avoid_ms: int = AVOID_MS
     """How long a peer that failed a request is not waited for."""

@@ -100,8 +100,8 @@ def needed(argv: list[str]) -> set[str]:
 
 def main() -> None:
     """The entry point."""
-    if os.name == "nt":
-        sys.exit("kvctl: Windows is not supported; Linux is, and macOS should work")
+    if sys.platform != "linux":
+        sys.exit(f"kvctl: {sys.platform} is not supported yet, only Linux is")
     for stream in (sys.stdout, sys.stderr):
         # Data is UTF-8 whatever the locale; what cannot be encoded is shown escaped, not a crash.
         getattr(stream, "reconfigure", lambda **_: None)(encoding="utf-8", errors="backslashreplace")

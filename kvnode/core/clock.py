@@ -1,8 +1,9 @@
 """The hybrid logical clock: times that follow the wall and never repeat or run backwards.
 
-Promises: every time minted is above all of its past, and above every time minted or observed before
-it in this boot, save those that were too far ahead to follow.
+Promises: every time minted is above all of its past, and above every time minted before it in this
+boot, save those that stood on a past too far ahead to follow.
 Never: follows a remote time more than a minute ahead; such a record is stored, its time is not.
+Remote times come in by the pasts that are minted over; nothing needs those of other keys.
 See Kulkarni et al., "Logical Physical Clocks" (2014), §4.
 """
 
@@ -17,25 +18,14 @@ COUNTER_BITS = 16
 class HybridClock:
     """One per node and boot. `wall` is set at the start of each turn."""
 
-    __slots__ = ("_latest", "ahead_ignored", "wall")
+    __slots__ = ("_latest", "wall")
 
     def __init__(self) -> None:
         self.wall: WallMillis = 0
         self._latest: Time = 0
-        self.ahead_ignored = 0
-        """Remote times kept out of the clock for being too far ahead."""
-
-    def observe(self, time: Time) -> None:
-        """Take a remote time into the clock, unless it is too far ahead."""
-        if time <= self._latest:
-            return
-        if self.too_far_ahead(time):
-            self.ahead_ignored += 1
-            return
-        self._latest = time
 
     def mint(self, past: Past, above: Time = 0) -> Time:
-        """A new time: above the wall, all minted or observed, all of `past`, and `above`."""
+        """A new time: above the wall, all minted, all of `past`, and `above`."""
         floor = max(self.wall << COUNTER_BITS, self._latest + 1)
         highest = max(above, max(past.values(), default=0))
         if highest < floor:
