@@ -43,7 +43,9 @@ PATIENCE_S_MIN = 0.05
 GRACE_S = 0.3
 """How much longer than the node's deadline a client waits for the node to say so."""
 BACKOFF_S = 0.02
-"""First pause after `Overloaded`; it doubles."""
+"""First pause after `Overloaded`, or while no node can be reached; it doubles."""
+BACKOFF_S_MAX = 0.5
+"""...up to this."""
 
 Ask = TypeVar("Ask", bound=ClientRequest)
 Outcome: TypeAlias = ClientReply | KvError
@@ -52,7 +54,9 @@ Outcome: TypeAlias = ClientReply | KvError
 class Call:
     """A request on its way."""
 
-    __slots__ = ("address", "ask", "deadline", "due", "notify", "outcome", "pause", "pinned", "sent_at", "tried")
+    __slots__ = (
+        "address", "ask", "deadline", "due", "lost", "notify", "outcome", "pause", "pinned", "sent_at", "tried",
+    )  # fmt: skip
 
     def __init__(
         self, ask: ClientRequest, deadline: float, pinned: str = "", notify: Callable[[Call], None] | None = None
@@ -67,6 +71,8 @@ class Call:
         self.address = ""
         self.sent_at = 0.0
         self.tried: tuple[str, ...] = ()
+        self.lost = False
+        """Whether a connection broke under it: then nodes that are not owners may help."""
         self.pause = BACKOFF_S
         self.outcome: Outcome | None = None
 
@@ -120,12 +126,11 @@ class Session:
         if call.pinned:
             address = call.pinned
         elif type(ask) is Get or type(ask) is Put:
-            owners = self._owners[hash_slot(ask.key) >> self._shift]
-            address = owners[0]
+            address = self._owners[hash_slot(ask.key) >> self._shift][0]
             if self._avoided or call.tried:
-                address = self._choose(owners, call.tried)
+                address = self._choose(self._places(call), call.tried)
         else:
-            address = self._choose(self._addresses(), call.tried)
+            address = self._choose(self._places(call), call.tried)
         call.address = address
         call.sent_at = self.now
         if type(ask) is Put:
@@ -142,6 +147,18 @@ class Session:
             self._out[address] = [ask]
         else:
             box.append(ask)
+
+    def _places(self, call: Call) -> tuple[str, ...]:
+        """Where a request may go. Once no owner can be reached, any member may reach one, or stand in for it."""
+        if not isinstance(call.ask, Get | Put):
+            return self._addresses()
+        owners = self._owners[hash_slot(call.ask.key) >> self._shift]
+        if not call.lost or any(self._worth(owner, call.tried) for owner in owners):
+            return owners
+        return tuple(dict.fromkeys((*owners, *self._addresses())))
+
+    def _worth(self, address: str, tried: tuple[str, ...]) -> bool:
+        return address not in tried and self._avoided.get(address, 0.0) <= self.now
 
     def _choose(self, addresses: tuple[str, ...], tried: tuple[str, ...]) -> str:
         """The first not tried that did not fail a moment ago; else the least bad."""
@@ -214,8 +231,7 @@ class Session:
             self._asked_time.discard(address)
         if not failed.maybe_applied and self.now < call.deadline:
             if failed.error == Error.OVERLOADED:
-                self._later.append((self.now + call.pause, call))
-                call.pause *= 2
+                self._pause(call)
                 return
             if failed.error in (Error.UNAVAILABLE, Error.REFUSED) and self._again(call, maybe_applied=False):
                 return
@@ -240,6 +256,7 @@ class Session:
         for rid, call in list(self._pending.items()):
             if call.address == address:
                 del self._pending[rid]
+                call.lost = True
                 self._retry_or_end(call, f"the connection to {address} broke", maybe_applied=rid not in never)
 
     def tick(self, now: float) -> None:
@@ -271,9 +288,16 @@ class Session:
     def _retry_or_end(self, call: Call, why: str, *, maybe_applied: bool) -> None:
         ask = call.ask
         safe = not maybe_applied or not isinstance(ask, Get | Put) or safe_to_retry(ask)
-        if safe and self.now < call.deadline and self._again(call, maybe_applied=maybe_applied):
-            return
         repeated = isinstance(ask, Put) and ask.retry
+        if safe and self.now < call.deadline:
+            if self._again(call, maybe_applied=maybe_applied):
+                return
+            traceless = isinstance(ask, Get) or not (maybe_applied or repeated)
+            if traceless and not call.pinned and self.ring is not None:
+                # It left no trace, and there is time: nodes that restart are back in a moment.
+                call.tried = ()
+                self._pause(call)
+                return
         if maybe_applied or repeated or self.ring is None:
             self._end(call, self._unknown(call, why))
         else:
@@ -284,11 +308,8 @@ class Session:
         if call.pinned:
             return False
         ask = call.ask
-        places = (
-            self._owners[hash_slot(ask.key) >> self._shift] if isinstance(ask, Get | Put) else self._addresses()
-        )
         call.tried = (*call.tried, call.address)
-        if all(place in call.tried or self._avoided.get(place, 0.0) > self.now for place in places):
+        if not any(self._worth(place, call.tried) for place in self._places(call)):
             return False
         if isinstance(ask, Put) and maybe_applied:
             if ask.retry:
@@ -296,6 +317,11 @@ class Session:
             call.ask = msgspec.structs.replace(ask, retry=True)
         self._renew(call)
         return True
+
+    def _pause(self, call: Call) -> None:
+        """Try again in a while, each time a longer one."""
+        self._later.append((self.now + call.pause, call))
+        call.pause = min(2 * call.pause, BACKOFF_S_MAX)
 
     def _renew(self, call: Call) -> None:
         call.ask = msgspec.structs.replace(call.ask, rid=self.next_rid())
