@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import conflict, crash, quorum
+from . import conflict, crash, hints, merkle, quorum
 from .stage import Stage
 
-STORIES: dict[str, ModuleType] = {"quorum": quorum, "conflict": conflict, "crash": crash}
+STORIES: dict[str, ModuleType] = {
+    "quorum": quorum, "conflict": conflict, "hints": hints, "merkle": merkle, "crash": crash,
+}  # fmt: skip
 
 
 def run(names: list[str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kvctl import last_write, union_by
+
 from .stage import Stage
 
 TITLE = "Conflict: concurrent writes become siblings, and a reader merges them"
@@ -35,3 +37,20 @@ def tell(stage: Stage) -> None:
     late = stage.kvctl("get", "cart:2", "--siblings", "-o", "json", show=False).json
     values = sorted(sibling["value"] for sibling in late["siblings"])
     stage.claim("its write cannot bury what it had not seen", values == ["milk,bread,eggs", "milk,jam"])
+
+    stage.say("\nThat is for a program to merge: the Python client has merges of its own, and takes yours.")
+    with stage.client() as kv:
+        stage.say('>>> kv.get_merged("cart:2", union_by(b","))')
+        cart = kv.get_merged("cart:2", union_by(b","))
+        stage.say(f"{cart!r}")
+        stage.claim("a union keeps what anyone put in", cart == b"bread,eggs,jam,milk")
+        stage.claim("and is written back: one value is left", len(kv.get("cart:2").siblings) == 1)
+
+        first = kv.put("name:2", b"Ann").context
+        for name in (b"Anna", b"Anne"):
+            kv.put("name:2", name, context=first)
+        stage.say('>>> kv.get_merged("name:2", last_write)')
+        stage.claim("the last write wins, where one asks for that", kv.get_merged("name:2", last_write) == b"Anne")
+
+        kv.update("cart:2", lambda old: (old or b"") + b",tea")
+        stage.claim("read, change, write back in one call", kv.get("cart:2").value == b"bread,eggs,jam,milk,tea")

@@ -18,8 +18,9 @@ LOAD_S = 2.0
 class Writer:
     """Writes ever new keys, and remembers which were acknowledged."""
 
-    def __init__(self, client: Client, prefix: bytes) -> None:
+    def __init__(self, client: Client, prefix: bytes, pause_s: float = 0.0) -> None:
         self._client = client
+        self._pause_s = pause_s
         self._prefix = prefix
         self.acknowledged: dict[bytes, bytes] = {}
         self.failed = 0
@@ -37,6 +38,7 @@ class Writer:
                 else:
                     assert isinstance(key, bytes)
                     self.acknowledged[key] = batch[key]
+            time.sleep(self._pause_s)
 
 
 @contextmanager
@@ -51,10 +53,10 @@ def writing(writer: Writer) -> Iterator[None]:
         thread.join()
 
 
-def missing(client: Client, expected: dict[bytes, bytes]) -> list[bytes]:
+def missing(client: Client, expected: dict[bytes, bytes], r: int | None = None) -> list[bytes]:
     """The keys that do not read back as they were written."""
     lost = []
-    for key, item in client.get_many(list(expected)).items():
+    for key, item in client.get_many(list(expected), r=r).items():
         if isinstance(item, KvError) or not item.found or item.value != expected[bytes(key)]:  # type: ignore[arg-type]
             lost.append(bytes(key))  # type: ignore[arg-type]
     return lost

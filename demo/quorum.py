@@ -24,7 +24,8 @@ def tell(stage: Stage) -> None:
     stage.claim("with one of three owners gone, W=2 still succeeds", put.exit == 0 and put.json["acked"] >= 2)
     get = stage.kvctl("get", "cart:1", "--mode", "quorum", "-o", "json", show=False)
     stage.claim("a quorum read sees the latest write", get.exit == 0 and get.json["value"] == "milk,eggs")
-    refused = stage.kvctl("put", "cart:1", "bread", "-w", "all")
+    stage.say("In mode quorum only owners count, never a node that stands in for one.")
+    refused = stage.kvctl("put", "cart:1", "bread", "-w", "all", "--mode", "quorum")
     stage.claim("W=3 cannot be met, and the store says so (exit 4 or 6)", refused.exit in (4, 6))
 
     stage.say(f"\nA second owner dies: {second}. Only {first} is left.")

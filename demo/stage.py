@@ -143,8 +143,8 @@ class Stage:
         return False
 
     def all_up(self) -> bool:
-        """Whether every node answers."""
-        return all(node["state"] == "up" for node in self.status()["nodes"])
+        """Whether every node answers, and is held to be up."""
+        return all(node["state"] == "up" and node["pid"] for node in self.status()["nodes"])
 
 
 def free_ports(count: int) -> int:

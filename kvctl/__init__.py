@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Refused,
         Unavailable,
     )
+    from kvctl.merge import last_write, union, union_by
     from kvctl.model import Item, Sibling, Written
 
 __all__ = [
@@ -38,11 +39,17 @@ __all__ = [
     "Sibling",
     "Unavailable",
     "Written",
+    "last_write",
+    "union",
+    "union_by",
 ]
 
-_HOMES = {"AsyncClient": "kvctl.aio", "Client": "kvctl.client"} | dict.fromkeys(
-    ("Item", "Sibling", "Written"), "kvctl.model"
-)
+_HOMES = {
+    "AsyncClient": "kvctl.aio",
+    "Client": "kvctl.client",
+    **dict.fromkeys(("Item", "Sibling", "Written"), "kvctl.model"),
+    **dict.fromkeys(("last_write", "union", "union_by"), "kvctl.merge"),
+}
 
 
 def __getattr__(name: str) -> Any:

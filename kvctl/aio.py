@@ -13,18 +13,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import zmq
 
 from kvctl import endpoints as where
 from kvctl import requests
-from kvctl.client import CONNECT_S, POLL_MS, Pump
-from kvctl.errors import KvError, NoEndpoint
+from kvctl.client import CONNECT_S, POLL_MS, TRIES, Pump
+from kvctl.errors import Conflict, KvError, NoEndpoint
 from kvctl.model import Item, Written
 from kvctl.requests import Count, GetOptions, Key, PutOptions
 from kvctl.session import Call
 from kvnode.protocol import messages as m
+
+if TYPE_CHECKING:
+    from kvctl.merge import Change, Merge
 
 Reply = TypeVar("Reply")
 
@@ -85,6 +88,48 @@ class AsyncClient:
         """Write a tombstone to W replicas. Without a context it covers what R owners hold."""
         ask = requests.put(self._pump.session, key, None, self._timeout, options)
         return requests.written_of(await self._do(ask))
+
+    # ---- siblings --------------------------------------------------------------------------
+
+    async def get_merged(self, key: Key, merge: Merge | None = None, **options: Unpack[GetOptions]) -> bytes:
+        """The value under a key; siblings are merged and the result is written back. Raises `NotFound`.
+
+        Without a `merge` the last write wins. Whoever wrote meanwhile is a sibling of the result, for the
+        next reader to merge. The result has no time to live.
+        """
+        from kvctl.merge import merged
+
+        item = await self.get(key, **options)
+        value = merged(item, merge)
+        assert value is not None
+        if len(item.siblings) > 1:
+            await self.put(key, value, context=item.context, mode=options.get("mode", "eventual"))
+        return value
+
+    async def update(
+        self, key: Key, change: Change, merge: Merge | None = None, tries: int = TRIES, mode: str = "eventual"
+    ) -> Written:
+        """Write `change(value)` over what is there, siblings merged. `change` gets None for no value, and
+        gives None to delete.
+
+        If someone else wrote meanwhile it begins anew, `tries` times in all, then raises `Conflict`. That is
+        judged by the coordinator, best effort: two that pass at once leave siblings, and nothing is lost.
+        """
+        from kvctl.merge import merged
+
+        while True:
+            tries -= 1
+            item = await self.fetch(key, mode=mode)
+            value = change(merged(item, merge))
+            try:
+                if value is None:
+                    return await self.delete(key, if_match=item.context, mode=mode)
+                return await self.put(key, value, if_match=item.context, mode=mode)
+            except Conflict:
+                if tries <= 0:
+                    raise
+
+    # ---- many keys -------------------------------------------------------------------------
 
     async def get_many(self, keys: Iterable[Key], **options: Unpack[GetOptions]) -> dict[Key, Item | KvError]:
         """Many gets, pipelined. An absent key gives an `Item` that is not `found`."""

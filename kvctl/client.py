@@ -16,17 +16,21 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, Unpack
 
 from kvctl import endpoints as where
 from kvctl import requests
-from kvctl.errors import KvError, NoEndpoint
+from kvctl.errors import Conflict, KvError, NoEndpoint
 from kvctl.links import Links
 from kvctl.model import Item, Written
 from kvctl.requests import Count, GetOptions, Key, PutOptions
-from kvctl.session import Call, Session
+from kvctl.session import Call, Outcome, Session
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Ring
+from kvnode.protocol.types import NodeId
+
+if TYPE_CHECKING:
+    from kvctl.merge import Change, Merge
 
 CONNECT_S = 2.0
 IN_FLIGHT_MAX = 256
@@ -36,7 +40,15 @@ LOOK_S = 0.02
 DIALLING_S = 0.002
 """...and while one is coming up."""
 
+EACH_S = 0.5
+"""How long one member may take to answer when each is asked."""
+
+TRIES = 8
+"""How often `update` begins in all when others write the same key at the same time, unless told."""
+
 Reply = TypeVar("Reply")
+Make: TypeAlias = Callable[[int, NodeId], m.ClientRequest]
+"""(Request id, member) -> what to ask that member."""
 
 
 class Pump:
@@ -81,8 +93,8 @@ class Pump:
             last_words, gone = links.look(now)
             for address, messages in last_words:
                 session.receive(address, messages)
-            for address in gone:
-                session.lost(address)
+            for address, used in gone.items():
+                session.lost(address, used=used)
             session.tick(now)
         for address in broken:
             session.lost(address, out.get(address, ()))
@@ -125,6 +137,46 @@ class Client:
     def delete(self, key: Key, **options: Unpack[PutOptions]) -> Written:
         """Write a tombstone to W replicas. Without a context it covers what R owners hold."""
         return requests.written_of(self._do(requests.put(self._pump.session, key, None, self._timeout, options)))
+
+    # ---- siblings --------------------------------------------------------------------------
+
+    def get_merged(self, key: Key, merge: Merge | None = None, **options: Unpack[GetOptions]) -> bytes:
+        """The value under a key; siblings are merged and the result is written back. Raises `NotFound`.
+
+        Without a `merge` the last write wins. Whoever wrote meanwhile is a sibling of the result, for the
+        next reader to merge. The result has no time to live.
+        """
+        from kvctl.merge import merged
+
+        item = self.get(key, **options)
+        value = merged(item, merge)
+        assert value is not None
+        if len(item.siblings) > 1:
+            self.put(key, value, context=item.context, mode=options.get("mode", "eventual"))
+        return value
+
+    def update(
+        self, key: Key, change: Change, merge: Merge | None = None, tries: int = TRIES, mode: str = "eventual"
+    ) -> Written:
+        """Write `change(value)` over what is there, siblings merged. `change` gets None for no value, and
+        gives None to delete.
+
+        If someone else wrote meanwhile it begins anew, `tries` times in all, then raises `Conflict`. That is
+        judged by the coordinator, best effort: two that pass at once leave siblings, and nothing is lost.
+        """
+        from kvctl.merge import merged
+
+        while True:
+            tries -= 1
+            item = self.fetch(key, mode=mode)
+            value = change(merged(item, merge))
+            try:
+                if value is None:
+                    return self.delete(key, if_match=item.context, mode=mode)
+                return self.put(key, value, if_match=item.context, mode=mode)
+            except Conflict:
+                if tries <= 0:
+                    raise
 
     # ---- many keys -------------------------------------------------------------------------
 
@@ -179,21 +231,31 @@ class Client:
         raw = requests.key_bytes(key)
         return self._ask(m.Explain(self._rid(), raw, requests.milliseconds(self._timeout)), m.Explained)
 
-    def status(self, timeout: float = 1.0) -> m.ClusterReport:
+    def status(self, timeout: float = 1.0, *, roots: bool = False) -> m.ClusterReport:
         """What every node says of itself; None for one that does not answer in time."""
-        return self._ask(m.Status(self._rid(), requests.milliseconds(timeout)), m.ClusterReport)
+        return self._ask(m.Status(self._rid(), requests.milliseconds(timeout), roots), m.ClusterReport)
+
+    def ask_each(
+        self, make: Make, nodes: Iterable[str] | None = None, timeout: float = EACH_S
+    ) -> dict[NodeId, Outcome]:
+        """Ask these members (all), each one directly and itself only. What came of it, by node."""
+        wanted = None if nodes is None else set(nodes)
+        deadline = time.monotonic() + timeout
+        calls = {
+            member.id: Call(make(self._rid(), member.id), deadline, pinned=member.address)
+            for member in self.ring().members
+            if wanted is None or member.id in wanted
+        }
+        for call in calls.values():
+            self._pump.session.start(call)
+        self._pump.finish(calls.values())
+        return {node: call.outcome for node, call in calls.items() if call.outcome is not None}
 
     def events(self, after: Mapping[str, int] | None = None) -> list[m.Event]:
         """Events of every node that answers, newer than those numbered `after[node]`."""
         seen = after or {}
-        calls = [
-            Call(m.Events(self._rid(), seen.get(k.id, 0)), time.monotonic() + 0.5, pinned=k.address)
-            for k in self.ring().members
-        ]
-        for call in calls:
-            self._pump.session.start(call)
-        self._pump.finish(calls)
-        events = [e for call in calls if isinstance(call.outcome, m.EventList) for e in call.outcome.events]
+        told = self.ask_each(lambda rid, node: m.Events(rid, seen.get(node, 0)))
+        events = [e for outcome in told.values() if isinstance(outcome, m.EventList) for e in outcome.events]
         return sorted(events, key=lambda e: (e.wall_ms, e.node, e.number))
 
     def ring(self) -> Ring:

@@ -1,30 +1,30 @@
-"""What a cluster report says of the cluster: who is up, what it can still do, what is wrong. Pure.
+"""What a cluster report says of the cluster: who is up, what it can still do, what it waits for. Pure.
 
 Promises: figures follow from the ring and the reports alone; what no report tells is None.
-Never: an opinion that cannot be traced to a rule here.
+Never: an opinion; those are the rules of `check`, in `rules.py`.
+
+Two facts are kept apart. A node *answers* when its report is here. Its *state* is what the node that
+was asked concludes of it from all observers: for some two seconds after a crash that is still `up`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-
 from msgspec import Struct
 
-from kvnode.config import CLOCK_AHEAD_MAX_MS, DISK_WARN_BYTES
-from kvnode.protocol.messages import ClusterReport, NodeReport
-from kvnode.protocol.ring import Ring, majority
+from kvnode.protocol.messages import ClusterReport, HintsFor, NodeReport, PeerView
+from kvnode.protocol.ring import Member, Ring, majority
+from kvnode.protocol.types import NodeId
 
-OK, WARN, FAIL = "OK", "WARN", "FAIL"
-CLOCK_WARN_MS = 1_000
-"""Clocks further apart than this are told of; a minute apart, times are refused."""
+UP, SUSPECT, DOWN = "up", "suspect", "down"
 
 
-class Finding(Struct, frozen=True):
-    """What a rule of `check` found."""
+class Held(Struct, frozen=True):
+    """The hints one member keeps for another."""
 
-    rule: str
-    state: str
-    detail: str
+    holder: NodeId
+    hints: HintsFor
+    age_ms: int
+    """Of the oldest, by the holder's clock."""
 
 
 def reports_of(told: ClusterReport) -> list[NodeReport]:
@@ -32,9 +32,46 @@ def reports_of(told: ClusterReport) -> list[NodeReport]:
     return [report for report in told.reports if report is not None]
 
 
+def silent(told: ClusterReport) -> list[NodeId]:
+    """The members that did not answer."""
+    return [m.id for m, report in zip(told.ring.members, told.reports, strict=True) if report is None]
+
+
+def view_of(told: ClusterReport, node: NodeId) -> PeerView | None:
+    """What the node that was asked thinks of another; None of itself, and where it has no opinion."""
+    asked = next((r for r in reports_of(told) if r.id == told.asked), None)
+    if asked is None or node == told.asked:
+        return None
+    return next((peer for peer in asked.peers if peer.node == node), None)
+
+
+def state_of(told: ClusterReport, member: Member, report: NodeReport | None) -> str:
+    """`up`, `suspect` or `down`, as the node that was asked concludes; where it has no opinion, as it answers."""
+    view = view_of(told, member.id)
+    if view is not None and view.state in (UP, SUSPECT, DOWN):
+        return view.state
+    return DOWN if report is None else UP
+
+
+def states(told: ClusterReport) -> list[str]:
+    """The state of every member, in the ring's order."""
+    return [state_of(told, m, report) for m, report in zip(told.ring.members, told.reports, strict=True)]
+
+
 def up_of(told: ClusterReport) -> set[int]:
-    """The members that answered, by their index in the ring."""
-    return {i for i, report in enumerate(told.reports) if report is not None}
+    """The members that answer and are not held to be down, by their index in the ring."""
+    pairs = zip(told.reports, states(told), strict=True)
+    return {i for i, (report, state) in enumerate(pairs) if report is not None and state != DOWN}
+
+
+def held(told: ClusterReport) -> list[Held]:
+    """Every hint that a member which answers keeps, by holder and owner."""
+    return [
+        Held(report.id, hints, max(0, report.wall_ms - hints.oldest_ms))
+        for report in reports_of(told)
+        for hints in report.hints
+        if hints.count
+    ]
 
 
 def epoch_agreed(told: ClusterReport) -> bool:
@@ -53,95 +90,7 @@ def margin(ring: Ring, up: set[int]) -> float:
     return (ring.q - worst) / ring.q
 
 
-def ring_ready(told: ClusterReport) -> str:
-    """Why the ring is not ready, as a sentence; empty when it is."""
-    if not epoch_agreed(told):
-        return "the nodes are on different epochs"
-    ring = told.ring
-    wanted = min(ring.n, len(ring.members))
-    if any(len(set(owners)) < wanted for owners in ring.owners):
-        return f"a partition has fewer than {wanted} owners"
-    return ""
-
-
-# ---- the rules of `check` ------------------------------------------------------------------
-
-
-def findings(told: ClusterReport) -> list[Finding]:
-    """Every rule, in the order they are shown."""
-    return [rule(told) for rule in (_ring, _coverage, _quorum, _writable, _clocks, _disk, _balance)]
-
-
-def verdict(found: list[Finding]) -> str:
-    """The worst state of all."""
-    states = {f.state for f in found}
-    return FAIL if FAIL in states else WARN if WARN in states else OK
-
-
-def _ring(told: ClusterReport) -> Finding:
-    problem = ring_ready(told)
-    if problem:
-        epochs = ", ".join(f"{r.id} {r.epoch}" for r in reports_of(told))
-        return Finding("ring agreed", FAIL, f"{problem} ({epochs})")
-    return Finding(
-        "ring agreed", OK, f"all {len(reports_of(told))} nodes that answer are on epoch {told.ring.epoch}"
-    )
-
-
-def _coverage(told: ClusterReport) -> Finding:
-    ring, up = told.ring, up_of(told)
-    missing = [sum(o not in up for o in owners) for owners in ring.owners]
-    if not any(missing):
-        return Finding("coverage", OK, f"all {ring.q} partitions have all their owners up")
-    down = ", ".join(m.id for i, m in enumerate(ring.members) if i not in up)
-    lost = sum(m == len(owners) for m, owners in zip(missing, ring.owners, strict=True))
-    text = f"{sum(map(bool, missing))} of {ring.q} partitions miss owners; down: {down}"
-    if lost:
-        return Finding("coverage", FAIL, f"{text}; {lost} have no owner up at all")
-    return Finding("coverage", WARN, text)
-
-
-def _quorum(told: ClusterReport) -> Finding:
-    ring, up = told.ring, up_of(told)
-    short = short_of_quorum(ring, up)
-    if short:
-        return Finding(
-            "r and w available", FAIL, f"{short} of {ring.q} partitions cannot meet the default r and w"
-        )
-    left = margin(ring, up)
-    text = f"the default r and w can be met everywhere; after one more failure in {left:.0%} of partitions"
-    return Finding("r and w available", OK, text)
-
-
-def _writable(told: ClusterReport) -> Finding:
-    stuck = [r for r in reports_of(told) if not r.writable]
-    if not stuck:
-        return Finding("writable", OK, "every node that answers takes writes")
-    able = up_of(told) - {i for i, r in enumerate(told.reports) if r is not None and not r.writable}
-    state = FAIL if short_of_quorum(told.ring, able) else WARN
-    return Finding("writable", state, "; ".join(f"{r.id}: {r.problem or 'takes no writes'}" for r in stuck))
-
-
-def _clocks(told: ClusterReport) -> Finding:
-    walls = [r.wall_ms for r in reports_of(told)]
-    spread = max(walls) - min(walls)
-    state = OK if spread < CLOCK_WARN_MS else WARN if spread < CLOCK_AHEAD_MAX_MS else FAIL
-    return Finding("clock skew", state, f"the clocks are at most {spread} ms apart")
-
-
-def _disk(told: ClusterReport) -> Finding:
-    least = min(reports_of(told), key=lambda r: r.disk_free_bytes)
-    state = OK if least.disk_free_bytes >= DISK_WARN_BYTES else WARN
-    return Finding("disk", state, f"{size(least.disk_free_bytes)} free at the least ({least.id})")
-
-
-def _balance(told: ClusterReport) -> Finding:
-    ring = told.ring
-    held = Counter(o for owners in ring.owners for o in owners)
-    counts = [held[i] / member.weight for i, member in enumerate(ring.members)]
-    spread = max(counts) - min(counts)
-    text = f"{min(held.values())}..{max(held.values())} partitions a node"
-    return Finding("balance", OK if spread <= 2 else WARN, text)
+# ---- words ---------------------------------------------------------------------------------
 
 
 def size(count: int) -> str:

@@ -46,7 +46,7 @@ Heard: TypeAlias = list[tuple[str, list[Message]]]
 class Link:
     """One connection."""
 
-    __slots__ = ("address", "backlog", "connected", "dialled_at", "monitor", "socket")
+    __slots__ = ("address", "backlog", "connected", "dialled_at", "monitor", "socket", "used")
 
     def __init__(self, address: str, socket: zmq.Socket[bytes], now: float) -> None:
         self.address = address
@@ -54,6 +54,8 @@ class Link:
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(WATCHED)
         self.dialled_at = now
         self.connected = False
+        self.used = False
+        """Whether anything was handed over since it broke last: what was not cannot have arrived."""
         self.backlog: list[bytearray] = []
 
     def close(self) -> None:
@@ -121,6 +123,7 @@ class Links:
                 _send(link.socket, backlog[0], NOBLOCK)
             except zmq.ZMQError:
                 return False
+            link.used = True
             backlog.pop(0)
         return True
 
@@ -131,21 +134,22 @@ class Links:
             self._drain(self._by_socket[socket], heard)
         return heard
 
-    def look(self, now: float) -> tuple[Heard, list[str]]:
+    def look(self, now: float) -> tuple[Heard, dict[str, bool]]:
         """Look after the connections: send what waited for one to come up, find those that broke.
 
-        Returns the last words of the broken ones, and their addresses.
+        Returns the last words of the broken ones, and for each address whether anything was sent there.
         """
         heard: Heard = []
-        broken: list[str] = []
+        broken: dict[str, bool] = {}
         for link in self._links.values():
             if self._watch(link):
                 self._drain(link, heard)
-                broken.append(link.address)
+                broken[link.address] = link.used
             elif link.backlog and not self._push(link) and now - link.dialled_at > DIAL_S:
-                broken.append(link.address)
+                broken[link.address] = link.used
         for address in broken:
             self._links[address].backlog.clear()
+            self._links[address].used = False
         return heard, broken
 
     @property

@@ -36,6 +36,9 @@ STOP_S = 10.0
 """Longest a node may take to end after SIGTERM (it allows itself 5 s); SIGKILL follows."""
 START_S = 20.0
 """Longest `up` waits for the nodes to agree."""
+SURE_S = 3.0
+"""...and for all of them to be sure of their data."""
+LOOK_S = 0.02
 LOG_LINES = 8
 
 
@@ -211,6 +214,7 @@ class Cluster:
         try:
             if wait:
                 self.wait_agreed(started)
+                self.wait_sure()
         except BaseException:
             self.end_all()
             raise
@@ -220,6 +224,20 @@ class Cluster:
         deadline = time.monotonic() + START_S
         for node in self.spec.nodes:
             self.wait_sees(node.name, set(started), started, deadline)
+
+    def wait_sure(self) -> None:
+        """Until every node counts for `quorum` reads: new ones are vouched for by the others first.
+
+        No longer than `SURE_S`: one that lost its disk takes as long as it takes.
+        """
+        from kvctl.client import Client
+
+        deadline = time.monotonic() + SURE_S
+        while time.monotonic() < deadline:
+            with suppress(KvError), Client(",".join(self.addresses)) as client:
+                if not any(r.recovering for r in client.status(0.5).reports if r is not None):
+                    return
+            time.sleep(LOOK_S)
 
     def wait_serves(self, name: str, process: Process) -> None:
         """Until a node that was just started reaches all others that run. Raises `LaunchFailed`."""

@@ -208,7 +208,16 @@ def cells(text: str) -> int:
 _STYLES = {
     "UN": "green", "SN": "yellow", "DN": "bold red",
     "OK": "green", "WARN": "yellow", "FAIL": "bold red", "ACTIVE": "yellow",
+    "NOT REACHABLE": "bold red", "NOT DONE": "bold red", "paused": "yellow",
 }  # fmt: skip
+_SEEN = {"up": "green", "suspect": "yellow", "down": "bold red"}
+_SEEN_SO = re.compile(r"(up|suspect|down) \d+\.\d")
+"""A state with its phi, as the matrix of observers has it."""
+
+
+def _style(cell: str) -> str:
+    seen = _SEEN_SO.fullmatch(cell)
+    return _SEEN[seen[1]] if seen else _STYLES.get(cell, "")
 
 
 def _write_rich(
@@ -223,7 +232,7 @@ def _write_rich(
     for column in columns:
         grid.add_column(Text(column), justify="right" if column in table.right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
+        grid.add_row(*(Text(cell, _style(cell)) for cell in row))
     for line in table.above:
         console.print(Text(line), soft_wrap=True)
     if columns:

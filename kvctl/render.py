@@ -1,4 +1,4 @@
-"""Replies about keys -> views: get, put, delete, scan, explain. Pure.
+"""Replies about keys -> views: get, put, delete, scan. Pure; `explain` is in `render_explain.py`.
 
 Promises: JSON exactly as CONTRACT ("Data") writes it; 64-bit numbers are strings; what is unknown is
 null. Never: talks to a node, or prints.
@@ -7,20 +7,14 @@ null. Never: talks to a node, or prints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
-
-import msgspec
 
 from kvctl.model import Item, Sibling, Written
 from kvctl.output import Json, Table, View, key_fields, show, text_or_base64, utc
 from kvnode.protocol import messages as m
-from kvnode.protocol.ring import SLOTS
-from kvnode.protocol.types import MODES, Record, Version, decode_record, time_to_wall
+from kvnode.protocol.types import MODES
 
 MODE_NAMES = {number: name for name, number in MODES.items()}
-SUBSETS_MAX = 2_000
-"""Sets of replicas an explanation looks at; beyond it, it says less."""
 
 Object = dict[str, Any]
 """A JSON object being built."""
@@ -48,9 +42,8 @@ def story_json(story: m.Story | None) -> Json:
         "partition": story.partition,
         "owners": list(story.owners),
         "answers": answers,
-        # Neither hints nor read repair exist yet: nothing was hinted, nothing repaired.
-        "hinted": [],
-        "repaired": [],
+        "hinted": [{"for": h.owner, "on": h.holder} for h in story.hinted],
+        "repaired": list(story.repaired),
         "strict": story.strict,
         "took_ms": story.took_ms,
     }
@@ -69,6 +62,9 @@ def story_text(story: m.Story) -> str:
         f"  {show(a.node)}  {show(a.kind)}  {'ok' if a.ok else 'no'}  {a.ms:.1f} ms  {show(a.told)}"
         for a in story.answers
     ]
+    lines += [f"  {show(h.holder)}  keeps a hint for {show(h.owner)}" for h in story.hinted]
+    if story.repaired:
+        lines.append(f"  found stale, being repaired: {', '.join(map(show, story.repaired))}")
     return "\n".join(lines)
 
 
@@ -170,111 +166,3 @@ def export_line(item: Item) -> Object:
             value["expires_at"] = utc(s.expires_at)
         values.append(value)
     return line | values[0] if len(values) == 1 else line | {"siblings": values}
-
-
-# ---- explain -------------------------------------------------------------------------------
-
-
-def explain_view(key: bytes, told: m.Explained, q: int) -> View:
-    """Where a key lives, and what each owner holds of it."""
-    records = {r.node: _record(r) for r in told.replicas}
-    replicas: list[Object] = [
-        {
-            "node": r.node,
-            "state": r.state if records[r.node] is not None else "malformed",
-            "siblings": [_version_json(v) for v in records[r.node] or ()],
-            "digest": r.digest.hex() or None,
-        }
-        for r in told.replicas
-    ]
-    data: Object = {
-        **key_fields(key),
-        "slot": told.slot,
-        "partition": told.partition,
-        "epoch": told.epoch,
-        "owners": list(told.owners),
-        # Fallbacks and hints do not exist yet.
-        "fallbacks": [],
-        "replicas": replicas,
-        "hints": [],
-    }
-    table = Table(
-        ("NODE", "STATE", "SIBLINGS", "DIGEST"),
-        tuple((show(r["node"]), show(r["state"]), str(len(r["siblings"])), r["digest"] or "-") for r in replicas),
-    )
-    return View("explain", data, table, replicas, _explain_text(key, told, q, records))
-
-
-def _record(replica: m.ReplicaState) -> Record | None:
-    """What a replica sent, decoded; None when it is no record."""
-    try:
-        return decode_record(replica.record) if replica.record else ()
-    except msgspec.MsgspecError:
-        return None
-
-
-def _version_json(version: Version) -> Object:
-    value, encoding = (None, "utf-8") if version.value is None else text_or_base64(version.value)
-    return {
-        "dot": dot_json(version.actor, version.time),
-        "value": value,
-        "encoding": encoding,
-        "tombstone": version.value is None,
-        "written_at": utc(time_to_wall(version.time)),
-        "expires_at": utc(version.expires_at or None),
-    }
-
-
-def _version_text(version: Version) -> str:
-    return "(deleted)" if version.value is None else f'"{_short(show(version.value))}"'
-
-
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _explain_text(key: bytes, told: m.Explained, q: int, records: dict[Any, Record | None]) -> str:
-    """The picture: the ring, the owners, their versions, and what a read would say."""
-    width = 64
-    at = min(told.slot * width // SLOTS, width - 1)
-    lines = [
-        f"key {show(key)}  slot {told.slot} of {SLOTS}  partition {told.partition} of {q}  epoch {told.epoch}",
-        "",
-        "0 |" + "-" * at + "^" + "-" * (width - at - 1) + f"| {SLOTS}",
-        "   " + " " * at + f"owners: {' > '.join(map(show, told.owners))}",
-        "",
-    ]
-    for replica in told.replicas:
-        digest = replica.digest.hex()[:12] or "-"
-        lines.append(f"{show(replica.node)}  {show(replica.state)}  digest {digest}")
-        for v in records[replica.node] or ():
-            lines.append(f"    {v.actor:016x}/{v.time}  {utc(time_to_wall(v.time))}  {_version_text(v)}")
-    answering = [r.node for r in told.replicas if r.state in ("present", "absent") and records[r.node] is not None]
-    lines += ["", "a read would return now:"]
-    for r in range(1, len(told.owners) + 1):
-        lines.append(f"  R={r}  {_returns(r, [records[node] or () for node in answering])}")
-    return "\n".join(lines)
-
-
-def _returns(r: int, held: list[Record]) -> str:
-    """What reading any `r` of these copies can give."""
-    if r > len(held):
-        return f"Unavailable: {len(held)} of the owners answer"
-    outcomes: dict[str, None] = {}
-    for count, some in enumerate(combinations(held, r)):
-        if count == SUBSETS_MAX:
-            break
-        values = [_version_text(v) for v in merged(some) if v.value is not None]
-        outcomes[" + ".join(dict.fromkeys(values)) or "not found"] = None
-    return "  or  ".join(outcomes) + ("   (depends on who answers first)" if len(outcomes) > 1 else "")
-
-
-def merged(records: Sequence[Record]) -> Record:
-    """The versions of several copies that none of the others has seen."""
-    all_of = {(v.actor, v.time): v for record in records for v in record}
-    kept = [
-        v
-        for v in all_of.values()
-        if not any(o.past.get(v.actor, 0) >= v.time for o in all_of.values() if o is not v)
-    ]
-    return tuple(sorted(kept, key=lambda v: (v.time, v.actor)))

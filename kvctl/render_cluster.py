@@ -9,15 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kvctl.faultlog import Fault
-from kvctl.health import OK, Finding, epoch_agreed, margin, reports_of, size, span, up_of, verdict
+from kvctl.health import (
+    UP,
+    Held,
+    epoch_agreed,
+    held,
+    margin,
+    reports_of,
+    size,
+    span,
+    state_of,
+    states,
+    up_of,
+    view_of,
+)
 from kvctl.output import Json, Table, View, show, utc
 from kvctl.render import Object
+from kvctl.rules import OK, Finding, verdict
 from kvnode.protocol.messages import ClusterReport, Event, NodeReport
 from kvnode.protocol.ring import Member
 
 Faults = Mapping[str, Sequence[Fault]]
 """Node -> the process faults the launcher knows of."""
-LEGEND = ("Status=Up/Down", "|/ State=Normal")
+LEGEND = ("Status=Up/Suspect/Down", "|/ State=Normal")
 
 
 # ---- status --------------------------------------------------------------------------------
@@ -25,11 +39,12 @@ LEGEND = ("Status=Up/Down", "|/ State=Normal")
 
 def status_view(told: ClusterReport, faults: Faults) -> View:
     """`status`: in the manner of nodetool, one row a node."""
+    hints = held(told)
     nodes = [
-        node_json(told, member, report, faults)
+        node_json(told, member, report, faults, hints)
         for member, report in zip(told.ring.members, told.reports, strict=True)
     ]
-    ring, up = told.ring, up_of(told)
+    ring, up = told.ring, states(told).count(UP)
     data: Object = {
         "cluster": ring.cluster,
         "epoch": ring.epoch,
@@ -37,33 +52,34 @@ def status_view(told: ClusterReport, faults: Faults) -> View:
         "n": ring.n,
         "q": ring.q,
         "nodes": nodes,
-        # Nothing tells yet which partitions need repair.
-        "needs_repair": None,
-        "margin": round(margin(ring, up), 4),
+        "needs_repair": sum(report.needs_repair for report in reports_of(told)),
+        "margin": round(margin(ring, up_of(told)), 4),
     }
     agreed = "agreed" if data["epoch_agreed"] else "NOT AGREED"
     head = (
-        f"Cluster {show(ring.cluster)}  {len(up)} of {len(ring.members)} nodes up  epoch {ring.epoch} {agreed}  "
+        f"Cluster {show(ring.cluster)}  {up} of {len(ring.members)} nodes up  epoch {ring.epoch} {agreed}  "
         f"n={ring.n} q={ring.q}  margin {data['margin']:.0%}"
     )
     columns = (
-        "--", "Node", "Address", "Owns", "Primaries", "Keys", "Load", "P99", "Uptime", "Faults",
-        "Disk", "Free", "Memory", "Durability", "Pid",
+        "--", "Node", "Address", "Owns", "Keys", "Load", "Hints", "For it", "P99", "Faults",
+        "Uptime", "Phi", "Primaries", "Disk", "Free", "Memory", "Durability", "Pid",
     )  # fmt: skip
-    right = frozenset({"Owns", "Primaries", "Keys", "Load", "P99", "Uptime", "Disk", "Free", "Memory", "Pid"})
+    left = {"--", "Node", "Address", "Faults", "Durability"}
     rows = tuple(_status_row(told, node, report) for node, report in zip(nodes, told.reports, strict=True))
-    return View("status", data, Table(columns, rows, right, 10, (head, *LEGEND)), nodes)
+    return View("status", data, Table(columns, rows, frozenset(columns) - left, 10, (head, *LEGEND)), nodes)
 
 
-def node_json(told: ClusterReport, member: Member, report: NodeReport | None, faults: Faults) -> Object:
-    """A node of `status -o json`."""
+def node_json(
+    told: ClusterReport, member: Member, report: NodeReport | None, faults: Faults, hints: Sequence[Held]
+) -> Object:
+    """A node of `status -o json`; `hints` are all that are kept."""
     partitions, primaries = told.ring.places(member.id)
-    everyone = all(r is not None for r in told.reports)
+    view = view_of(told, member.id)
     return {
         "id": member.id,
         "address": member.address,
         "host": member.host,
-        "state": "down" if report is None else "up",
+        "state": state_of(told, member, report),
         # Rings change only with `cluster`, which is not built: every member is a full one.
         "member": "normal",
         "partitions": partitions,
@@ -71,12 +87,12 @@ def node_json(told: ClusterReport, member: Member, report: NodeReport | None, fa
         "keys": report and report.keys,
         "bytes": report and report.value_bytes,
         "disk_bytes": report and report.disk_bytes,
-        # No node can hold a hint yet; of one that does not answer nothing is known.
-        "hints_held": None if report is None else 0,
-        "hints_for_it": 0 if everyone else None,
+        "hints_held": None if report is None else sum(h.hints.count for h in hints if h.holder == member.id),
+        # Over the holders that answer: while a node is down, that is when one wants to know.
+        "hints_for_it": sum(h.hints.count for h in hints if h.hints.owner == member.id),
         "p99_ms": report and report.p99_ms,
-        "phi": None,
-        "suspected_by": [],
+        "phi": view and round(view.phi, 2),
+        "suspected_by": list(view.suspected_by) if view else [],
         "uptime_s": report and round(report.uptime_ms / 1000, 1),
         "faults": [f"{f.id} {f.kind}" for f in faults.get(member.id, ())],
         "pid": report and report.pid,
@@ -87,15 +103,18 @@ def node_json(told: ClusterReport, member: Member, report: NodeReport | None, fa
 
 
 def _status_row(told: ClusterReport, node: Object, report: NodeReport | None) -> tuple[str, ...]:
-    owned = f"{node['partitions'] / told.ring.q:.1%}"
-    name, address = show(node["id"]), show(node["address"])
-    faults = ", ".join(node["faults"]) or "-"
+    whole = (
+        node["state"][0].upper() + "N", show(node["id"]), show(node["address"]),
+        f"{node['partitions'] / told.ring.q:.1%}",
+    )  # fmt: skip
+    for_it, faults = str(node["hints_for_it"]), ", ".join(node["faults"]) or "-"
+    phi = "-" if node["phi"] is None else f"{node['phi']:.1f}"
     if report is None:
-        return ("DN", name, address, owned, str(node["primaries"]), "-", "-", "-", "-", faults, *("-",) * 5)
+        return (*whole, "-", "-", "-", for_it, "-", faults, "-", phi, str(node["primaries"]), *("-",) * 5)
     p99 = "-" if report.p99_ms is None else f"{report.p99_ms:.1f}ms"
     return (
-        "UN", name, address, owned, str(node["primaries"]), str(report.keys), size(report.value_bytes), p99,
-        span(report.uptime_ms), faults, size(report.disk_bytes), size(report.disk_free_bytes),
+        *whole, str(report.keys), size(report.value_bytes), str(node["hints_held"]), for_it, p99, faults,
+        span(report.uptime_ms), phi, str(node["primaries"]), size(report.disk_bytes), size(report.disk_free_bytes),
         size(report.rss_bytes), show(report.durability), str(report.pid),
     )  # fmt: skip
 
@@ -140,7 +159,7 @@ def fields_view(command: str, data: Mapping[str, Json]) -> View:
 
 def info_json(told: ClusterReport, member: Member, report: NodeReport | None, faults: Faults) -> Object:
     """`node info`: all a node says of itself."""
-    data = node_json(told, member, report, faults)
+    data = node_json(told, member, report, faults, held(told))
     if report is not None:
         data |= {
             "boot": str(report.boot),
@@ -150,6 +169,10 @@ def info_json(told: ClusterReport, member: Member, report: NodeReport | None, fa
             "avoided": list(report.avoided),
             "rss_bytes": report.rss_bytes,
             "disk_free_bytes": report.disk_free_bytes,
+            "needs_repair": report.needs_repair,
+            "recovering": report.recovering,
+            "incarnation": str(report.incarnation),
+            "disk_id": f"{report.disk_id:016x}",
             "version": report.version,
             "at": utc(report.wall_ms),
         }

@@ -247,8 +247,11 @@ class Session:
 
     # ---- what goes wrong -------------------------------------------------------------------
 
-    def lost(self, address: str, unsent: Iterable[Message] = ()) -> None:
-        """A connection broke, or is down and did not take `unsent`: go on elsewhere where that is safe."""
+    def lost(self, address: str, unsent: Iterable[Message] = (), *, used: bool = True) -> None:
+        """A connection broke, or is down and did not take `unsent`: go on elsewhere where that is safe.
+
+        One that was not `used` took nothing at all.
+        """
         self._avoided[address] = self.now + AVOID_S
         self._clocks.pop(address, None)
         self._asked_time.discard(address)
@@ -257,7 +260,9 @@ class Session:
             if call.address == address:
                 del self._pending[rid]
                 call.lost = True
-                self._retry_or_end(call, f"the connection to {address} broke", maybe_applied=rid not in never)
+                self._retry_or_end(
+                    call, f"the connection to {address} broke", maybe_applied=used and rid not in never
+                )
 
     def tick(self, now: float) -> None:
         """Let time pass: resume what was paused, end what is overdue."""
@@ -300,6 +305,8 @@ class Session:
                 return
         if maybe_applied or repeated or self.ring is None:
             self._end(call, self._unknown(call, why))
+        elif call.pinned:
+            self._end(call, Unavailable(f"{call.pinned} cannot be reached", "kvctl status"))
         else:
             self._end(call, Unavailable("no owner of this key can be reached", "kvctl status"))
 

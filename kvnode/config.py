@@ -51,6 +51,9 @@ KEPT_FRAMES_MAX = 64
 CLOCK_ENTRIES_MAX = 50
 """Actors in a new version's past. Beyond it the oldest go when minting (Dynamo §4.4)."""
 
+CLOCK_ENTRIES_FREE = 8
+"""A longer past loses the entries that all owners have finished an exchange since."""
+
 CLOCK_ENTRIES_CAP = 16_384
 """Actors a decoder accepts in one past: the context of the most siblings repair can meet names
 100 siblings x 3 diverged replicas x (50 + 1) = 15,300."""
@@ -107,6 +110,100 @@ TEXT_CHARS_MAX = 4_096
 EVENTS_MAX = 2_048
 """Events a node remembers; the oldest are forgotten."""
 
+
+MEMBERS_MAX = 4096
+"""Members a decoder accepts in one table."""
+
+LIFE_LEAP_MAX = 1 << 32
+"""No member has begun so many lives between two words of it: such an entry is a lie, and ignored."""
+
+BEAT_MS = 250
+"""How often a node beats directly to every peer, in clusters of up to `DIRECT_BEATS_MAX`."""
+
+DIRECT_BEATS_MAX = 32
+"""Larger clusters hear of each other by gossip alone."""
+
+GOSSIP_MS = 1_000
+GOSSIP_FANOUT = 3
+"""Each period a node sends its table to so many random peers, one suspect and one seed."""
+
+PHI_WINDOW = 100
+"""Gaps remembered of each peer."""
+
+PHI_SAMPLES_MIN = 8
+"""Before there are so many, the expected gap stands in for the mean."""
+
+PHI_GAP_MAX_MS = 5_000
+"""A longer gap means the peer was away: nothing is learnt from it."""
+
+PHI_DEVIATION_MIN_MS = 250
+"""Floor of the deviation at a mean gap of `BEAT_MS`; it grows with the mean. 1.65 s of silence at 250 ms."""
+
+SUSPICION_LAPSE_MS = 5_000
+"""An observer not heard of for so long has no opinion any more."""
+
+STALL_MS = 1_000
+"""A node that stood still for longer forgives its peers that silence."""
+
+FLAP_DELAY_MS, FLAPS_MAX, FLAP_FORGET_MS = 1_000, 10, 60_000
+"""A node that went down k times in a minute is up again only after k seconds of beating."""
+
+HINTS_PER_S_CEILING = 100_000
+"""Fastest delivery an operator can ask for."""
+
+HINTS_IN_FLIGHT = 128
+"""Hints on their way to one owner; the next leave as these are acknowledged."""
+
+HINT_RETRY_MS = 2_000
+"""A hint not acknowledged after this long is sent again."""
+
+SPANS_MAX = 1_024
+"""Spans of a hash tree in one message of an exchange; what is over goes in the next."""
+
+EXCHANGE_KEYS_MAX = 8_192
+"""Keys in one message of an exchange."""
+
+EXCHANGE_BYTES_TARGET = 256 * 1024
+"""An exchange ships records in messages of about this size, one at a time: foreground work comes between."""
+
+EXCHANGES_ACTIVE_MAX = 2
+"""Exchanges a node begins at once."""
+
+EXCHANGE_STEP_MS = 5_000
+"""An exchange whose other side does not answer a step for so long is given up, and begun again later."""
+
+GRACE_MS_MIN = 2 * WRITE_DEADLINE_MAX_MS
+"""A tombstone is never reaped while a write that it does not cover may still be on its way."""
+
+READ_REPAIRS_PER_S = 1_000
+"""Stale copies found by reads are mended up to this rate; anti-entropy finds the others."""
+
+NEEDS_REPAIR_MAX = 65_536
+"""(Partition, owner) pairs remembered as having missed a write; more are left to the next round."""
+
+SCRUB_LEAVES = 128
+"""Leaves the scrubber looks at in one turn, at most."""
+
+BURIALS_MAX = 64
+"""Tombstones whose owners are being asked at once; the others wait for the next walk."""
+
+URGENT_REPAIRS_MS = 1_000
+"""How often the pairs known to differ are queued for an exchange."""
+
+SKEW_MS = 1_000
+"""Peers whose clocks agree this well with ours need no deadlines of their own."""
+
+ASK_DISK_MS = 200
+"""How often a node asks those who have not told yet what disk they remember it by."""
+
+VOUCH_MS = 5_000
+"""A new disk that others have not all vouched for by then begins exchanges with those in reach."""
+
+ALIVE_NOTE_MS = 60_000
+"""How often a node notes that its disk is in use, and its steady clock: neither goes back by a restart."""
+
+FOREVER_MS = 1 << 60
+"""Later than any wall clock."""
 
 COMMIT_S_MAX = 30
 """A commit that has not returned after this long has an unknown outcome: the node stops."""
@@ -176,6 +273,25 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     avoid_ms: int = AVOID_MS
     """How long a peer that failed a request is not waited for."""
 
+    hint_bytes: int = 256 * 1024 * 1024
+    """Hints a node keeps for others, in memory and on disk, `ENTRY_OVERHEAD_BYTES` each included. Beyond it
+    new ones are refused."""
+
+    hint_age_ms: int = 3 * 3_600_000
+    """An owner away for longer gets its hints' contents from the other owners, by anti-entropy."""
+
+    hints_per_s: int = 2_000
+    """How many hints a node delivers to one owner a second."""
+
+    repair_interval_ms: int = 60_000
+    """Each partition is compared with each other owner about this often."""
+
+    scrub_interval_ms: int = 24 * 3_600_000
+    """Each record is read and checked, and each tombstone considered, about this often."""
+
+    grace_ms: int = 24 * 3_600_000
+    """Youngest tombstone that may be reaped, and how long a node may be away before it counts as new."""
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each; empty when they can be used."""
         found = []
@@ -183,7 +299,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             found.append(f"max_pair_bytes must be 1..{PAIR_BYTES_CEILING}, not {self.max_pair_bytes}")
         if not 1 <= self.deadline_ms <= WRITE_DEADLINE_MAX_MS:
             found.append(f"deadline_ms must be 1..{WRITE_DEADLINE_MAX_MS}, not {self.deadline_ms}")
-        for name in ("memtable_bytes", "cache_bytes", "compress_min_bytes", "avoid_ms"):
+        if self.grace_ms < 2 * WRITE_DEADLINE_MAX_MS:
+            found.append(
+                f"grace_ms must be at least {2 * WRITE_DEADLINE_MAX_MS}, twice the longest write deadline"
+            )
+        if not 1 <= self.hints_per_s <= HINTS_PER_S_CEILING:
+            found.append(f"hints_per_s must be 1..{HINTS_PER_S_CEILING}, not {self.hints_per_s}")
+        for name in ("repair_interval_ms", "scrub_interval_ms"):
+            if getattr(self, name) < 1_000:
+                found.append(f"{name} must be at least 1000, not {getattr(self, name)}")
+        for name in (
+            "memtable_bytes",
+            "cache_bytes",
+            "compress_min_bytes",
+            "avoid_ms",
+            "hint_bytes",
+            "hint_age_ms",
+        ):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative")
         return found

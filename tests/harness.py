@@ -21,7 +21,8 @@ from kvnode.config import Settings
 from kvnode.core.assignment import assign
 from kvnode.core.local import Local
 from kvnode.core.node import Node
-from kvnode.core.outbox import Sends, Stored, Unreadable
+from kvnode.core.merkle import HashTree, leaf_of
+from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Sends, Stored, Unreadable
 from kvnode.core.versions import Held, held_of
 from kvnode.protocol import messages as m
 from kvnode.protocol.context import encode_context, join
@@ -33,6 +34,7 @@ N1, N2, N3, N4, N5 = (NodeId(f"n{i}") for i in range(1, 6))
 WALL = 1_790_000_000_000
 """The wall clock at the start of every test, ms since 1970."""
 
+BACKGROUND = m.Beat | m.Gossip | m.AskDisk | m.CompareTree
 M = TypeVar("M")
 Sent = list[tuple[Address, m.Message]]
 _wire = msgspec.msgpack.Decoder(m.Message)
@@ -56,6 +58,8 @@ class DictStore:
     def __init__(self) -> None:
         self.rows: dict[bytes, Held] = {}
         self.damaged: set[bytes] = set()
+        self.kept: dict[HintKey, Hint] = {}
+        self.facts: dict[str, bytes] = {}
 
     def get(self, key: bytes) -> Held | None:
         if key in self.damaged:
@@ -68,9 +72,32 @@ class DictStore:
             raise Unreadable
         return [Stored(key, self.rows[key]) for key in found]
 
-    def apply(self, writes: dict[bytes, Held]) -> None:
-        self.rows |= writes
+    @property
+    def tree(self) -> HashTree:
+        tree = HashTree()
+        for key, held in self.rows.items():
+            tree.change(key, b"", held.digest)
+        return tree
+
+    def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
+        keys = sorted(key for key in self.rows if leaf_of(key) == leaf)
+        return [(key, None if key in self.damaged else self.rows[key]) for key in keys]
+
+    def mend_leaf(self, leaf: int) -> bool:
+        return False  # this tree is counted each time
+
+    def hints(self) -> dict[HintKey, Hint]:
+        return dict(self.kept)
+
+    def fact(self, name: str) -> bytes:
+        return self.facts.get(name, b"")
+
+    def apply(self, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
+        self.rows = {key: held for key, held in (self.rows | writes).items() if held is not GONE}
         self.damaged -= set(writes)
+        if aside is not None:
+            self.facts |= aside.facts
+            self.kept = {where: hint for where, hint in (self.kept | aside.hints).items() if hint is not None}
 
 
 class Hand:
@@ -90,9 +117,11 @@ class Hand:
         self.wall = WALL
         settings = settings if settings is not None else Settings()
         self.local = Local(me, 1, self.ring, self.store, Random(seed), settings, "fsync")
-        self.node = Node(self.local, vitals)
+        self.node = Node(self.local, vitals, founded=True)
         assert self.node.local is self.local
-        self._uncommitted: list[tuple[int, dict[bytes, Held], Sends]] = []
+        self.background: Sent = []
+        """What nodes tell each other of their own accord: kept out of what the methods return."""
+        self._uncommitted: list[tuple[int, dict[bytes, Held], Aside | None, Sends]] = []
         self._to_self: list[m.Message] = []
 
     # ---- turns -----------------------------------------------------------------------------
@@ -105,8 +134,8 @@ class Hand:
         """Everything written is durable now; what leaves because of that, own votes counted."""
         left: Sent = []
         while self._uncommitted:
-            for number, writes, acks in self._uncommitted:
-                self.store.apply(writes)
+            for number, writes, aside, acks in self._uncommitted:
+                self.store.apply(writes, aside)
                 self.node.committed(number)
                 left += self._leaving(acks)
             self._uncommitted = []
@@ -142,18 +171,20 @@ class Hand:
     def _end(self) -> Sent:
         turn = self.node.end()
         self.node.check_invariants()
-        self._uncommitted.append((turn.number, turn.writes, turn.acks))
-        if not (turn.writes or turn.acks):
+        self._uncommitted.append((turn.number, turn.writes, turn.aside, turn.acks))
+        if not (turn.writes or turn.aside or turn.acks):
             self._uncommitted.pop()
-        return self._leaving(turn.sends)
+        return self._leaving(turn.control) + self._leaving(turn.sends)
 
     def _leaving(self, sends: Sends) -> Sent:
         left: Sent = []
         for to, box in sends.items():
             if to == self.node.id:
                 self._to_self += box
-            else:
-                left += [(to, through_the_wire(message)) for message in box]
+                continue
+            for message in box:
+                kept = self.background if isinstance(message, BACKGROUND) else left
+                kept.append((to, through_the_wire(message)))
         return left
 
     # ---- what is held ----------------------------------------------------------------------

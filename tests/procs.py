@@ -40,7 +40,7 @@ class Cluster:
         try:
             for name in self.names:
                 self.start(name)
-            self.wait_up()
+            self.wait_up(sure=True)
         except BaseException:
             self.close()
             raise
@@ -86,8 +86,8 @@ class Cluster:
         """What a node printed."""
         return (self.home / f"{name}.log").read_text(errors="replace")
 
-    def wait_up(self, names: list[str] | None = None) -> None:
-        """Until these nodes (all) answer a status and can reach each other."""
+    def wait_up(self, names: list[str] | None = None, *, sure: bool = False) -> None:
+        """Until these nodes (all) answer a status, can reach each other, and count for quorum reads if `sure`."""
         wanted = set(names or self.names)
         deadline = time.monotonic() + START_S
         while True:
@@ -95,7 +95,9 @@ class Cluster:
                 with self.client() as client:
                     reports = [r for r in client.status().reports if r is not None]
                     up = {r.id for r in reports}
-                    if wanted <= up and not any(set(r.avoided) & wanted for r in reports if r.id in wanted):
+                    ours = [r for r in reports if r.id in wanted]
+                    unsure = sure and any(r.recovering for r in ours)
+                    if wanted <= up and not unsure and not any(set(r.avoided) & wanted for r in ours):
                         return
             except KvError:
                 pass

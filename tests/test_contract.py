@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kvctl import Client, cli
-from tests.conftest import Kvctl, Ran
+from tests.conftest import Kvctl, Ran, eventually
 
 Predicate = Callable[[Ran], object]
 CONTEXT = re.compile(r"c1\.[A-Za-z0-9_-]+")
@@ -246,9 +246,21 @@ def explained(value: Any) -> bool:
     return all(r["siblings"][0]["value"] == "milk" for r in value["replicas"])
 
 
+def matrix(observers: Any) -> bool:
+    peers = [peer for seen in observers.values() for peer in seen.values()]
+    assert all(peer.keys() >= {"state", "phi", "silent_ms", "suspected_by"} for peer in peers)
+    return len(peers) == 6
+
+
+def repaired(value: Any) -> bool:
+    wanted = "partitions exchanges nodes_compared keys_compared keys_repaired bytes_sent failed skipped took_ms"
+    assert value.keys() >= set(wanted.split()), value.keys()
+    return bool(value["failed"] == 0 and value["exchanges"] > 0)
+
+
 CLUSTER = [
     Row("status", 0, lambda ran: [line[:2] for line in ran.text.splitlines()] == ["UN"] * 3),
-    Row("status -o table", 0, lambda ran: "Status=Up/Down" in ran.text and ran.text.count("UN  n") == 3),
+    Row("status -o table", 0, lambda ran: "Status=Up/Suspect/Down" in ran.text and ran.text.count("UN  n") == 3),
     Row(
         "status -o json",
         0,
@@ -260,9 +272,47 @@ CLUSTER = [
     Row("check -o json", 0, data("check", lambda d: d["verdict"] == "ok")),
     Row("wait ring-ready", 0),
     Row("wait ring-ready --timeout 1s -o json", 0, data("wait", lambda d: d["met"])),
-    Row("wait converged", 2, silent),
+    Row("wait hints-drained", 0),
+    Row("wait converged --timeout 40s -o json", 0, data("wait", lambda d: d["took_ms"] >= 1000)),
+    Row("wait quiet", 2, silent, says("ring-ready", "hints-drained", "converged")),
     Row("node ls", 0, lambda ran: ran.out.count(b"\n") == 3),
     Row("node ls -o json", 0, data("node.ls", lambda d: all(n["pid"] for n in d["nodes"]))),
+    Row(
+        "node ls --matrix",
+        0,
+        lambda ran: [r.split("\t")[i + 1] for i, r in enumerate(ran.text.splitlines())] == ["-"] * 3,
+    ),
+    Row("node ls --matrix -o json", 0, data("node.matrix", lambda d: matrix(d["observers"]))),
+    Row("hints ls", 0, silent),
+    Row("hints ls -o json", 0, data("hints.ls", lambda d: (d["hints"], d["held"], d["silent"]) == ([], 0, []))),
+    Row("hints deliver -o json", 0, data("hints.deliver", lambda d: d["hints"] == 0 and len(d["nodes"]) == 3)),
+    Row(
+        "hints deliver n1 -o json",
+        0,
+        data("hints.deliver", lambda d: [n["node"] for n in d["nodes"]] == ["n2", "n3"]),
+    ),
+    Row("hints deliver n9", 5, silent, says("n9")),
+    Row("hints drop n1", 8, silent, says("--yes", "n1")),
+    Row("hints drop n1 -o json", 8, silent, error("Refused", 8)),
+    Row("hints drop n1 --dry-run -o json", 0, data("hints.drop", lambda d: d["dry_run"])),
+    Row("hints drop n1 --yes -o json", 0, data("hints.drop", lambda d: d["hints"] == 0)),
+    Row("hints drop n9 --yes", 5, silent, says("n9")),
+    Row("hints drop", 2, silent),
+    Row("hints throttle 500/s -o json", 0, data("hints.throttle", lambda d: d["per_s"] == 500)),
+    Row("hints throttle 500", 0, lambda ran: ran.text.count("done") == 3),
+    Row("hints throttle fast", 2, silent, says("500/s")),
+    Row("hints throttle 0", 9, silent),
+    Row("repair status", 0, lambda ran: [r[:3] for r in ran.text.splitlines()] == ["n1\t", "n2\t", "n3\t"]),
+    Row("repair status -o json", 0, data("repair.status", lambda d: d["count"] == 3 and d["silent"] == [])),
+    Row("repair run --partition 0 -o json", 0, data("repair.run", lambda d: repaired(d) and d["partitions"] == 1)),
+    Row(
+        "repair run --partition 1 --watch -o json",
+        0,
+        data("repair.run", repaired),
+        says("exchanges", "keys compared"),
+    ),
+    Row("repair run --partition 256", 9, silent, says("0..255")),
+    Row("repair run --partition x", 2, silent),
     Row("node info n1 -o json", 0, data("node.info", lambda d: d["id"] == "n1" and d["engine"] == "sqlite")),
     Row("node info n9", 5, silent, says("n9")),
     Row("node stats n1 -o json", 0, data("node.stats", lambda d: d["counters"]["commits"] > 0)),
@@ -300,7 +350,6 @@ USAGE = [
     Row("get one --connect nonsense -o json", 9, silent, error("Invalid", 9)),
     Row("fault partition n1 n2", 2, silent),
     Row("cluster join", 2, silent),
-    Row("hints ls", 2, silent),
     Row("dashboard", 2, silent),
     Row(("get", "one", *NOWHERE), 3, silent, says("127.0.0.1:1", "next:")),
     Row(("put", "p", "v", *NOWHERE, "-o", "json"), 3, silent, error("NoEndpoint", 3, applied="no")),
@@ -439,7 +488,7 @@ def on_a_terminal(kvctl: Kvctl, *args: str, **env: str) -> bytes:
 def test_a_terminal_gets_tables_in_colour_unless_told_otherwise(three: Kvctl, stock: dict[str, str]) -> None:
     """NO_COLOR and TERM=dumb get no escape at all; a value never gets to send its own."""
     assert b"\x1b[" in (coloured := on_a_terminal(three, "status"))
-    assert b"Status=Up/Down" in coloured
+    assert b"Status=Up/Suspect/Down" in coloured
     for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         sent = on_a_terminal(three, "status", **env)
         assert b"UN" in sent
@@ -471,7 +520,7 @@ def test_nothing_on_the_way_to_get_loads_textual_or_pydantic(three: Kvctl, stock
 def test_with_owners_down_the_errors_say_what_is_known(three: Kvctl, stock: dict[str, str]) -> None:
     """One down: a warning, and W=3 fails. Two down: quorums fail, r=1 goes on, `check` is critical."""
     assert three("fault", "kill", "n3").code == 0
-    assert three("status").text.splitlines()[2].startswith("DN\tn3\t")
+    assert eventually(lambda: three("status").text.splitlines()[2].startswith("DN\tn3\t"))
     assert three("status", "-o", "json").json["nodes"][2]["faults"] == ["f1 kill"]
     assert three("check").code == 10
     ran = three("put", "down:1", "v", "-w", "all", "-o", "json")
@@ -495,6 +544,26 @@ def test_with_owners_down_the_errors_say_what_is_known(three: Kvctl, stock: dict
 
     healed = three("fault", "heal", "--all", "-o", "json")
     assert [f["target"] for f in healed.json["faults"]] == ["n3", "n2"]
-    assert three("wait", "ring-ready").code == 0
-    assert three("check").code == 0
+    assert three("wait", "converged").code == 0
+    assert eventually(lambda: three("check").code == 0)
     assert three("put", "down:3", "v", "-w", "all").code == 0
+
+
+def test_repair_pauses_and_resumes_and_a_member_that_is_away_is_named(three: Kvctl, stock: dict[str, str]) -> None:
+    """An order that did not reach everyone is no success, and says whom it did not reach."""
+    assert three("repair", "pause", "-o", "json").json["schema"] == "kvctl.repair.pause/v1"
+    assert {n["paused"] for n in three("repair", "status", "-o", "json").json["nodes"]} == {True}
+    assert three("check").code == 10
+    assert three("repair", "run").code == 8
+    assert three("fault", "kill", "n3").code == 0
+
+    ran = three("repair", "resume", "-o", "json")
+    assert ran.code == 6
+    assert "n3" in ran.error["message"]
+    assert {n["node"]: n["done"] for n in ran.json["nodes"]} == {"n1": True, "n2": True, "n3": False}
+    assert three("hints", "drop", "n3", "--yes").code == 0
+    assert three("hints", "drop", "n1", "--yes").code == 6
+    assert three("wait", "hints-drained", "--timeout", "100ms").code == 11
+
+    assert three("fault", "heal", "--all").code == 0
+    assert three("wait", "converged").code == 0

@@ -209,7 +209,7 @@ def test_mode_quorum_refuses_numbers_whose_reads_and_writes_need_not_overlap(own
 
 def test_a_quorum_is_enough_hopeless_or_waiting() -> None:
     """The three ways it can stand, and that enough stays enough."""
-    quorum = PutQuorum(CLIENT, 1, KEY, (N2, N3), 2, 0, 0.0, asked=0b111, version=OLD)
+    quorum = PutQuorum(CLIENT, 1, KEY, (N2, N3), 2, 0, 0.0, asked=0b111, version=OLD, record=b"")
     assert not (quorum.enough or quorum.hopeless or quorum.finished)
     assert quorum.count(NodeId("")) and quorum.lose(N2) and not quorum.hopeless
     assert not quorum.lose(N2) and not quorum.lose(NodeId("n9")) and not quorum.count(NodeId("n9"))
@@ -253,7 +253,7 @@ def test_a_deadline_passes_silently_over_what_was_answered() -> None:
     assert one(CLIENT, hand.hear(peers(hand)[0], m.ReplicaSame(rid)), m.Got)
     assert hand.wait(1_100) == []
     assert hand.local.peers.avoided == {}
-    assert not hand.node.timed
+    assert not hand.node.busy
 
 
 def test_an_owner_still_silent_when_the_client_has_its_answer_is_avoided_at_the_deadline() -> None:

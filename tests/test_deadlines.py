@@ -57,21 +57,44 @@ def test_requests_expire_in_the_order_of_their_slices() -> None:
 # ---- peers -------------------------------------------------------------------------------------
 
 
-def test_a_peer_that_failed_is_avoided_until_it_is_heard_or_its_time_is_up() -> None:
-    """One second of not waiting for it; then it gets its chance, or earlier if it speaks."""
+def test_a_peer_that_failed_is_avoided_until_it_answers_or_its_time_is_up() -> None:
+    """One second of not waiting for it; then it gets its chance, or earlier if it answers."""
     peers = Peers(1_000)
     assert peers.avoid(N2, 0) is True
     assert peers.avoid(N2, 500) is False
     assert peers.avoid(N3, 500) is True
     assert peers.reachable([N1, N2, N3]) == 1
 
-    assert peers.heard(N3) is True
-    assert peers.heard(N3) is False
+    assert peers.answered(N3) is True
+    assert peers.answered(N3) is False
     peers.on_tick(1_499)
     assert set(peers.avoided) == {N2}
     peers.on_tick(1_500)
     assert peers.avoided == {}
-    assert peers.heard(N2) is False
+    assert peers.answered(N2) is False
+
+
+def test_a_heartbeat_clears_a_peer_whose_connection_was_down_and_no_other() -> None:
+    """That it beats says that it can be reached, not that it answers requests."""
+    peers = Peers(1_000)
+    peers.avoid(N2, 0, cut_off=True)
+    peers.avoid(N3, 0)
+    assert peers.beats(N2) is True
+    assert peers.beats(N3) is False
+    assert set(peers.avoided) == {N3}
+
+
+def test_a_suspected_peer_is_out_until_its_silence_is_over() -> None:
+    """However long that takes, and whatever else fails meanwhile."""
+    peers = Peers(1_000)
+    peers.suspect(N2)
+    peers.avoid(N2, 0, cut_off=True)
+    peers.on_tick(60_000)
+    assert peers.answered(N2) is False
+    assert peers.beats(N2) is False
+    assert not peers.timed
+    peers.clear(N2)
+    assert peers.avoided == {}
 
 
 # ---- events ------------------------------------------------------------------------------------

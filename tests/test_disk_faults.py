@@ -160,19 +160,21 @@ def test_a_disk_that_stays_full_is_never_an_acknowledgement(tmp_path: Path) -> N
 
 @needs_strace
 @pytest.mark.parametrize("only", ["table.db-wal", "table.db"])
-@pytest.mark.parametrize("inject", ["fdatasync:error=EIO", "pwrite64:error=ENOSPC"])
-def test_a_failed_flush_or_checkpoint_of_the_table_stops_the_node(inject: str, only: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("inject", "when"), [("fdatasync:error=EIO", 16), ("pwrite64:error=ENOSPC", 50)])
+def test_a_failed_flush_or_checkpoint_of_the_table_stops_the_node(
+    inject: str, when: int, only: str, tmp_path: Path
+) -> None:
     """The table's file is written by checkpoints alone, whose errors SQLite by itself keeps silent about.
 
-    Each turn is a flush. The open makes fewer than 20 of these calls in a thread, the flushes more.
+    A flush follows each. The open makes fewer than `when` of these calls in a thread, the flushes more.
     """
-    ran = run(tmp_path / "n1", inject=f"{inject}:when=20+", only=only, memtable=0, turns=150)
+    ran = run(tmp_path / "n1", inject=f"{inject}:when={when}+", only=only, memtable=0, turns=600)
 
     assert ran.injected
     assert ran.failure.startswith("failed:"), ran.said
     assert "table.db" in ran.failure
     assert ran.said.count("refused more") == 2, ran.said
-    assert 0 < ran.durable < 150
+    assert 0 < ran.durable < 600
     survives(tmp_path / "n1", ran.durable)
 
 

@@ -357,13 +357,36 @@ def test_pruning_never_brings_back_a_version_that_is_held(
     past = join(ours) if blind else join(merge(ours, theirs))
     source = minter("prune")
 
-    with patch.object(config, "CLOCK_ENTRIES_MAX", limit):
+    with patch.object(config, "CLOCK_ENTRIES_MAX", limit), patch.object(config, "CLOCK_ENTRIES_FREE", limit):
         made = source.mint(held_of(ours), None if blind else past, b"new")
 
     assert all(covers(made.version.past, v) for v in ours if covers(past, v))
     assert dots(made.held.record()) == {dot(v) for v in ours if not covers(past, v)} | {dot(made.version)}
     assert source.pruned == len(past) - len(made.version.past)
     assert len(made.version.past) <= max(limit, len(ours))
+
+
+def test_a_past_loses_what_is_settled_once_all_that_is_held_is_settled_too() -> None:
+    """All owners hold just that: nothing an older entry covers is anywhere any more. It counts as no loss."""
+    source = minter()
+    old = source.mint(None, many_pasts(30), b"old").held
+    (version,) = old.record()
+
+    settled = source.mint(old, None, b"new", settled=lambda: WALL + 1)
+
+    assert settled.version.past == {version.actor: version.time}
+    assert source.pruned == 0
+    assert settled.siblings == 1
+
+
+def test_a_past_keeps_everything_while_a_version_held_is_younger_than_what_is_settled() -> None:
+    """An owner may still hold what that one covered: without the entry it would come back beside the new one."""
+    source = minter()
+    old = source.mint(None, many_pasts(30), b"old").held
+
+    made = source.mint(old, None, b"new", settled=lambda: WALL - 1)
+
+    assert len(made.version.past) == 31
 
 
 # ---- what a reader gets ------------------------------------------------------------------------

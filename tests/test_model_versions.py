@@ -55,7 +55,7 @@ class OneActorABoot(Replica):
     """The rule that looks good enough and loses acknowledged writes: the model must find it out."""
 
     def mint(self, past: Past | None, value: bytes) -> Version:
-        boot_actor = Random(f"{self.name}{self.boot}").getrandbits(64)
+        boot_actor = Random(f"{self.name}{self.boot}").getrandbits(61) << 3
         self.minter._draw = lambda: boot_actor  # type: ignore[method-assign]
         return super().mint(past, value)
 

@@ -16,12 +16,12 @@ from kvctl.health import margin, short_of_quorum
 from kvctl.model import Item
 from kvctl.ndjson import parse
 from kvctl.output import Table, View, aligned, escape, show, to_json, utc
-from kvnode.protocol.messages import Answer, ClusterReport, Explained, NodeReport, ReplicaState, Story
+from kvctl.render_explain import explain_view
+from kvnode.protocol.messages import Answer, ClusterReport, Explained, Hinted, ReplicaState, Story
 from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId, Version, encode_record
+from tests.reports import N1, N2, N3, WALL, cluster, report, ring3
 
-N1, N2, N3 = NodeId("n1"), NodeId("n2"), NodeId("n3")
-WALL = 1_790_000_000_000
 TRICKS = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202egnp\u2066\u200b\u2028\x7f\r\n\t\x00"
 
 
@@ -74,7 +74,7 @@ def test_tricks_in_every_place_a_name_can_stand() -> None:
     views = [
         render.get_view(item(TRICKS.encode(), b"b", key=TRICKS.encode())),
         render_cluster.status_view(ClusterReport(1, ring, (None,), NodeId(TRICKS)), {}),
-        render.explain_view(
+        explain_view(
             TRICKS.encode(),
             Explained(1, 1, 5, 0, (NodeId(TRICKS),), (ReplicaState(NodeId(TRICKS), TRICKS, b"", b""),)),
             16,
@@ -162,56 +162,62 @@ def test_explain_says_what_each_r_can_return() -> None:
         ReplicaState(node, "present", encode_record(record), b"d")
         for node, record in ((N1, (old,)), (N2, (new,)), (N3, (new,)))
     )
-    view = render.explain_view(b"k", Explained(1, 1, 100, 1, (N1, N2, N3), states), 256)
+    view = explain_view(b"k", Explained(1, 1, 100, 1, (N1, N2, N3), states), 256)
     assert view.text is not None
     assert 'R=1  "old"  or  "new"' in view.text
     assert 'R=2  "new"\n' in view.text
     assert view.data["owners"] == ["n1", "n2", "n3"]
 
 
+def test_a_story_tells_of_fallbacks_hints_and_repairs() -> None:
+    """Who stood in for whom, and which owner is being mended."""
+    answers = (Answer(N1, "owner", True, 0.1, "written"), Answer(N3, "fallback", True, 2.0, "written"))
+    story = Story(N1, 0, 1, 3, (N1, N2), answers, False, 2.0, "", (Hinted(N2, N3),), (N1,))
+    told = render.story_json(story)
+    assert isinstance(told, dict)
+    assert told["hinted"] == [{"for": "n2", "on": "n3"}]
+    assert told["repaired"] == ["n1"]
+    assert told["answers"][1]["kind"] == "fallback"
+    text = render.story_text(story)
+    assert "n3  keeps a hint for n2" in text
+    assert "repaired: n1" in text
+
+
+def test_explain_tells_who_keeps_a_hint_and_why_a_tombstone_is_still_there() -> None:
+    """In the picture and in JSON; an owner may keep one for another owner, told once."""
+    grave = encode_record((Version(1, 100 << 16, {}, None),))
+    states = (
+        ReplicaState(N1, "present", grave, b"d", (N2,), "n2 has not confirmed it"),
+        ReplicaState(N2, "unreachable", b"", b""),
+    )
+    kept = (ReplicaState(N3, "present", grave, b"d", (N2,)), states[0])
+    view = explain_view(b"k", Explained(1, 1, 100, 1, (N1, N2), states, (N3,), kept), 256)
+
+    assert view.data["fallbacks"] == ["n3"]
+    hints = view.data["hints"]
+    assert isinstance(hints, list)
+    assert [(h["on"], h["for"]) for h in hints] == [("n3", "n2"), ("n1", "n2")]
+    replicas = view.data["replicas"]
+    assert isinstance(replicas, list)
+    assert [r["grave"] for r in replicas] == ["n2 has not confirmed it", None]
+    assert view.text is not None
+    assert "the tombstone is still there: n2 has not confirmed it" in view.text
+    assert "n3  keeps a hint for n2" in view.text
+    assert "fallbacks: n3" in view.text
+
+
 def test_a_malformed_record_of_a_replica_is_told_as_such() -> None:
     """Explain never trusts what a node sent."""
     states = (ReplicaState(N1, "present", b"\xc1junk", b""),)
-    view = render.explain_view(b"k", Explained(1, 1, 1, 0, (N1,), states), 16)
+    view = explain_view(b"k", Explained(1, 1, 1, 0, (N1,), states), 16)
     replicas = view.data["replicas"]
     assert isinstance(replicas, list)
     assert replicas[0]["state"] == "malformed"
 
 
-def ring3() -> Ring:
-    members = tuple(Member(n, f"127.0.0.1:{i}", str(n)) for i, n in enumerate((N1, N2, N3), 1))
-    return Ring("c", 1, 1, 3, 16, members, ((0, 1, 2),) * 16, (1,) * 16)
-
-
-def report(node: NodeId) -> NodeReport:
-    return NodeReport(
-        node,
-        1,
-        1,
-        42,
-        5000,
-        WALL,
-        3,
-        30,
-        300,
-        "fsync",
-        "sqlite",
-        True,
-        "",
-        None,
-        1.5,
-        (),
-        1,
-        10**12,
-        "0",
-        {"x": 1},
-    )
-
-
 def test_status_json_is_the_contract_s() -> None:
     """What nobody tells is null; a node that does not answer is down."""
-    told = ClusterReport(1, ring3(), (report(N1), report(N2), None), N1)
-    data = render_cluster.status_view(told, {}).data
+    data = render_cluster.status_view(cluster(report(N1), report(N2), down=(N3,)), {}).data
     assert {"cluster", "epoch", "epoch_agreed", "n", "q", "nodes", "needs_repair", "margin"} <= data.keys()
     nodes = data["nodes"]
     assert isinstance(nodes, list)
@@ -272,7 +278,7 @@ def test_a_time_of_expiry_becomes_a_time_to_live() -> None:
 
 def test_views_are_json_already() -> None:
     """Nothing in a view's data needs a default encoder."""
-    told = ClusterReport(1, ring3(), (report(N1), None, None), N1)
+    told = cluster(report(N1))
     for view in (
         render_cluster.status_view(told, {}),
         render_cluster.stats_view(report(N1)),

@@ -207,8 +207,13 @@ def test_a_node_reports_of_itself_and_names_the_peers_it_avoids() -> None:
 
 def explained(hand: Hand, key: bytes = KEY) -> tuple[int, Sent]:
     sent = hand.hear(CLIENT, m.Explain(3, key, 200))
-    owner = next(o for o in hand.local.routes.owners[hand.local.routes.partition(key)] if o != N1)
-    return one(owner, sent, m.ReadReplica).rid, sent
+    return one(N2, sent, m.ExplainReplica).rid, sent
+
+
+def holds(rid: int, node: str, record: bytes, **more: object) -> m.ReplicaExplained:
+    """What a member says it holds."""
+    state = "present" if record else "absent"
+    return m.ReplicaExplained(rid, m.ReplicaState(NodeId(node), state, record, b"", **more))  # type: ignore[arg-type]
 
 
 def test_explain_tells_where_a_key_lives_and_what_each_owner_holds() -> None:
@@ -216,10 +221,10 @@ def test_explain_tells_where_a_key_lives_and_what_each_owner_holds() -> None:
     hand = Hand(ring_of("n1 n2 n3 n4 n5", n=5))
     hand.keep(KEY, (OLD,))
     rid, _ = explained(hand)
-    hand.hear(N2, m.ReplicaRead(rid, blob(NEW)))
-    hand.hear(N3, m.ReplicaRead(rid, b""), m.ReplicaRead(rid, blob(OLD)))
-    hand.hear(NodeId("n4"), m.ReplicaRefused(rid, "unreadable"))
-    told = one(CLIENT, hand.say(NodeId("n5"), m.ReplicaRead(rid, b"\xc1")), m.Explained)
+    hand.hear(N2, holds(rid, "n2", blob(NEW)))
+    hand.hear(N3, holds(rid, "n3", b""), holds(rid, "n3", blob(OLD)))
+    hand.hear(NodeId("n4"), m.ReplicaExplained(rid, m.ReplicaState(NodeId("n4"), "unreadable", b"", b"")))
+    told = one(CLIENT, hand.say(NodeId("n5"), holds(rid, "n5", b"\xc1")), m.Explained)
     assert (told.rid, told.slot, told.partition) == (3, hash_slot(KEY), hand.local.routes.partition(KEY))
     assert told.owners == tuple(state.node for state in told.replicas)
     states = {state.node: state for state in told.replicas}
@@ -231,13 +236,18 @@ def test_explain_tells_where_a_key_lives_and_what_each_owner_holds() -> None:
 
 
 def test_explain_by_a_node_that_owns_nothing_of_the_key() -> None:
-    """It asks those who do, and says who was silent or cannot be reached."""
+    """It asks every member, and says who was silent or cannot be reached, and who keeps a hint for whom."""
     hand, key, owners = stranger()
-    rid = one(owners[0], hand.hear(CLIENT, m.Explain(3, key, 200)), m.ReadReplica).rid
-    hand.hear(owners[0], m.ReplicaRead(rid, b""))
+    fallback = next(f for f in hand.local.routes.fallbacks(hand.local.routes.partition(key)) if f != N1)
+    rid = one(owners[0], hand.hear(CLIENT, m.Explain(3, key, 200)), m.ExplainReplica).rid
+    hand.hear(owners[0], holds(rid, owners[0], b""))
+    hand.hear(fallback, holds(rid, fallback, blob(OLD), hints=(owners[1],)))
+    hand.hear(owners[2], holds(rid, owners[1], b""))
     hand.lose(owners[1])
     told = one(CLIENT, hand.wait(260) + hand.commit(), m.Explained)
     assert [state.state for state in told.replicas] == ["absent", "unreachable", "no answer"]
+    assert [(state.node, state.hints) for state in told.hints] == [(fallback, (owners[1],))]
+    assert set(told.fallbacks) == {N1, fallback}
     assert hand.wait(100) == []
 
 
@@ -269,7 +279,7 @@ def test_a_member_is_silent_once_and_an_answered_question_has_no_deadline() -> N
     hand = Hand(ring_of("n1 n2 n3", n=3))
     rid, _ = explained(hand)
     hand.say(N2, m.ReplicaRefused(rid, "busy"), m.ReplicaRefused(rid, "busy again"))
-    told = one(CLIENT, hand.say(N3, m.ReplicaRead(rid, b"")), m.Explained)
+    told = one(CLIENT, hand.say(N3, holds(rid, "n3", b"")), m.Explained)
     assert {state.node: state.state for state in told.replicas} == {N1: "absent", N2: "busy", N3: "absent"}
     assert hand.wait(300) + hand.commit() == []
 

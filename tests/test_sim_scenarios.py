@@ -26,6 +26,7 @@ def worlds() -> Iterator[list[World]]:
     made: list[World] = []
     yield made
     for one in made:
+        one.heal()
         for node in one.nodes.values():
             if node.up and node.paused:
                 node.resume()
@@ -124,8 +125,10 @@ def test_quorum_mode_refuses_what_could_not_overlap(world: World) -> None:
 def test_a_write_that_cannot_reach_w_owners_is_refused_at_once(world: World) -> None:
     """Both others are known to be down: the client hears within 50 ms, not at its deadline."""
     world.network.reports_lost = 1.0
+    first = world.put("k", "v", via="n1", w=2)
+    world.run_until(lambda: world.node("n1").node.busy)
     world.crash("n2", "n3")
-    first = world.wait(world.put("k", "v", via="n1", w=2))
+    world.wait(first)
     second = world.wait(world.put("k", "w", via="n1", w=2))
     for put in (first, second):
         assert put.failed.error == Error.UNAVAILABLE
@@ -192,7 +195,7 @@ def test_an_owner_counts_once_however_often_it_answers(world: World) -> None:
     world.partition({"n3"}, {"n1", "n2"})
     put = world.wait(world.put("k", "v", via="n1", w=3, timeout_ms=200))
     assert put.failed.acked == 2
-    world.run(2_000)
+    world.run(1_100)  # it is tried again, and not yet suspected
     get = world.wait(world.get("k", via="n1", r=3, timeout_ms=200))
     assert get.failed.acked == 2
 
@@ -335,7 +338,7 @@ def test_a_write_that_arrives_after_its_deadline_is_not_applied(world: World) ->
     world.run(61_000)
     world.heal()
     world.settle()
-    assert values(world.replicas("k")) == {"n1": [b"v"], "n2": [], "n3": [b"v"]}
+    assert world.node("n2").local.counters["late_writes"] >= 1
 
 
 # ---- forwarding --------------------------------------------------------------------------------
@@ -363,19 +366,17 @@ def test_a_forwarder_finds_another_owner_when_the_first_is_down(four: World) -> 
     world.restart(world.owners("k")[0])
 
 
-def test_a_put_whose_second_try_was_refused_may_have_been_applied_by_the_first(four: World) -> None:
-    """The first owner's connection is down, the frame waits for it; the next owner refuses (w=3 cannot
-    be met); then the first comes up and applies it. "Not applied" was wrong (seeds 1045, 1253, 1495)."""
+def test_a_put_that_its_first_owner_may_have_applied_too_shows_as_one_value(four: World) -> None:
+    """The first owner's connection is down, the frame waits for it, and the next owner writes, with a
+    fallback in the place of the first; then the first comes up and applies it as well."""
     world = four
     world.network.reports_lost = world.network.keeps = 1.0
     first = world.owners("k")[0]
     world.crash(first)
-    put = world.wait(world.put("k", "v", via=world.stranger("k"), w=ALL))
-    assert put.failed.error == Error.UNAVAILABLE
+    assert world.wait(world.put("k", "v", via=world.stranger("k"), w=ALL)).written.acked == 3
     world.restart(first)
-    world.settle()
+    world.converge()
     assert set(read_all(world, via=first).values) == {b"v"}
-    assert put.failed.maybe_applied
 
 
 def test_a_put_that_was_on_its_way_past_its_deadline_is_not_applied(four: World) -> None:

@@ -14,18 +14,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
 from kvnode.core import versions
+from kvnode.core.hints import Hints
+from kvnode.core.merkle import HashTree
 from kvnode.core.outbox import Outbox
 from kvnode.core.quorum import Quorum
+from kvnode.core.recovery import Recovery
 from kvnode.core.versions import Held, Mint, Minter
 from kvnode.protocol.messages import Message
-from kvnode.protocol.types import Address, NodeId, Past, Record, Version, WallMillis
+from kvnode.protocol.types import Address, NodeId, Past, Record, Version
 from kvnode.sim.check import check
+from kvnode.sim.disk import SimDisk
+from kvnode.sim.faults import KINDS, Chances
 from kvnode.sim.history import Dot, Op, Outcome
-from kvnode.sim.workload import Verdict, run
+from kvnode.sim.workload import Shape, Verdict, run
+from kvnode.sim.world import World
 
 FIRST, LAST = (int(end) for end in os.environ.get("KVSIM_SEEDS", "1..200").split(".."))
 TELL = partial(print, flush=True) if os.environ.get("KVSIM_TELL") else None
@@ -53,7 +60,7 @@ def test_the_seeds_are_worth_running() -> None:
     done = sum(outcomes[kind] for kind in ("Got", "Written", "Scanned"))
     assert done > sum(outcomes.values()) / 2, outcomes
     assert {"indeterminate", "unavailable", "conflict", "NoneType"} <= set(outcomes)
-    assert len(faults) == 8, faults
+    assert len(faults) == 9, faults
 
 
 def total(counts: Iterator[dict[str, int]]) -> dict[str, int]:
@@ -118,10 +125,8 @@ def a_retry_covers_what_it_finds(patch: pytest.MonkeyPatch) -> None:
     """PROTOCOL-CASES 5."""
     mint = Minter.mint
 
-    def covering(
-        self: Minter, held: Held | None, past: Past | None, value: bytes | None, expires_at: WallMillis = 0
-    ) -> Mint:
-        return mint(self, held, past or None, value, expires_at)
+    def covering(self: Minter, held: Held | None, past: Past | None, *more: Any) -> Mint:
+        return mint(self, held, past or None, *more)
 
     patch.setattr(Minter, "mint", covering)
 
@@ -139,15 +144,71 @@ def repeated_answers_count(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Quorum, "count", again)
 
 
+def hints_are_forgotten_at_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """Acknowledged from memory alone."""
+    patch.setattr(SimDisk, "hints", lambda _: {})
+
+
+def hints_go_once_sent(patch: pytest.MonkeyPatch) -> None:
+    """Without waiting for an owner to say that it holds them."""
+    deliver = Hints._deliver
+
+    def hasty(self: Hints, owner: NodeId, kept: Any, now: float) -> None:
+        deliver(self, owner, kept, now)
+        for sent in self._sent.values():
+            if sent.owner == owner and sent.key in kept.hints:
+                self._drop(owner, sent.key)
+
+    patch.setattr(Hints, "_deliver", hasty)
+
+
+def fallbacks_count_in_quorum_mode(patch: pytest.MonkeyPatch) -> None:
+    """A quorum of owners that is none."""
+    count = Quorum.count_stand_in
+    patch.setattr(Quorum, "count_stand_in", lambda self, fallback, *, counts: count(self, fallback, counts=True))
+
+
+def a_wiped_node_is_sure_of_itself(patch: pytest.MonkeyPatch) -> None:
+    """Two nodes of which one has lost everything say "not found"."""
+    patch.setattr(Recovery, "_begin", lambda *_: set())
+    patch.setattr(Recovery, "on_disk_remembered", lambda *_: None)
+
+
+def exchanges_end_at_the_root(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is ever found to differ."""
+    patch.setattr(HashTree, "hash", lambda *_: b"same" * 4)
+    patch.setattr(World, "converged", property(lambda world: not world.hinted))
+
+
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], int] = {
     acks_leave_at_once: 5,
-    replies_show_what_is_not_durable: 40,
+    replies_show_what_is_not_durable: 10,
     one_actor_for_ever: 10,
     the_last_writer_wins: 10,
     a_retry_covers_what_it_finds: 5,
-    repeated_answers_count: 40,
+    repeated_answers_count: 10,
+    hints_are_forgotten_at_a_restart: 10,
+    hints_go_once_sent: 20,
+    fallbacks_count_in_quorum_mode: 10,
+    a_wiped_node_is_sure_of_itself: 20,
+    exchanges_end_at_the_root: 10,
 }
 """Each bug, and within how many seeds it must show."""
+
+SPLITS = tuple({"partition": 3, "crash": 2}.get(kind, 0) for kind in KINDS)
+LOUD = Shape(
+    keys=2, clients=6, think_ms=(0, 10), timeout_ms=300, operations=200,
+    faults=Chances(every_ms=(20, 120), lasts_ms=(20, 300), weights=(3, 3, 2, 1, 2, 2, 2, 0)),
+)  # fmt: skip
+SHAPES = {
+    replies_show_what_is_not_durable: LOUD,
+    repeated_answers_count: LOUD,
+    a_wiped_node_is_sure_of_itself: Shape(
+        keys=5, operations=200, think_ms=(0, 5), timeout_ms=150, wiped=1,
+        faults=Chances(every_ms=(30, 100), lasts_ms=(50, 400), weights=SPLITS),
+    ),
+}  # fmt: skip
+"""What a bug needs to show: much at once; or a write on two of three disks, one lost, then the wrong two."""
 
 
 @pytest.mark.parametrize("plant", PLANTED)
@@ -156,13 +217,13 @@ def test_a_planted_bug_is_found(
 ) -> None:
     """A simulator that passes everything proves nothing."""
     plant(monkeypatch)
-    assert any(broken(seed) for seed in range(1, PLANTED[plant] + 1))
+    assert any(broken(seed, SHAPES.get(plant)) for seed in range(1, PLANTED[plant] + 1))
 
 
-def broken(seed: int) -> bool:
+def broken(seed: int, shape: Shape | None) -> bool:
     """Whether a seed shows a violation, or makes an assertion of the store's own fail."""
     try:
-        verdict: Verdict = run(seed)
+        verdict: Verdict = run(seed, shape)
     except AssertionError:
         return True
     return bool(verdict.violations)

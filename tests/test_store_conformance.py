@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kvnode.config import Settings
-from kvnode.core.outbox import Stored
+from kvnode.core.merkle import LEAVES, HashTree, Span, leaf_of
+from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored
 from kvnode.core.versions import Held, held_of
-from kvnode.protocol.ring import Member, Ring
+from kvnode.protocol.ring import SLOTS, Member, Ring
 from kvnode.protocol.types import TIME_MAX, NodeId, Version
 from kvnode.shell.engines import ENGINES, open_engine
 from kvnode.shell.store import DURABILITIES, Engine
@@ -46,6 +48,21 @@ def everything(engine: Engine, prefix: bytes = b"", page: int = 7) -> list[Store
         found += rows
         after = rows[-1].key
     return found
+
+
+def assert_tree_is_exact(engine: Engine, ever: Iterable[bytes], what: str) -> None:
+    """The tree is what all that is held gives; the leaves of all keys ever written hold it, in order."""
+    rows = everything(engine, page=500)
+    tree = HashTree()
+    for row in rows:
+        tree.change(row.key, b"", row.held.digest)
+    wrong = [slot for slot in range(SLOTS) if engine.tree.page(slot) != tree.page(slot)]
+    assert not wrong, f"{what}: the leaves of slots {wrong} are wrong"
+    whole = Span(0, LEAVES)
+    assert engine.tree.hash(whole) == tree.hash(whole), what
+    found = [engine.leaf(leaf) for leaf in sorted({leaf_of(key) for key in (*ever, *(row.key for row in rows))})]
+    assert all(leaf == sorted(leaf) for leaf in ([key for key, _ in leaf] for leaf in found)), what
+    assert sorted(itertools.chain(*found)) == [(row.key, row.held) for row in rows], what
 
 
 @pytest.fixture(params=ENGINES)
@@ -276,3 +293,144 @@ def test_random_work_leaves_what_a_dict_would_hold(engine: Engine) -> None:
             wait(engine, turn)
 
     assert everything(engine, page=100) == [Stored(k, model[k]) for k in sorted(model)]
+
+
+# ---- dropped records ---------------------------------------------------------------------------
+
+
+def flush(engine: Engine, turn: int) -> int:
+    """Write so much that what was written before rests wherever the engine puts it for good; the last turn."""
+    for filler in range(60):
+        turn += 1
+        engine.submit(turn, {b"~filler%03d" % (filler % 30): held(bytes(1000), turn)})
+        wait(engine, turn)
+    return turn
+
+
+@pytest.mark.parametrize("flushed", ["no", "before", "before and after"])
+def test_a_dropped_record_is_not_there_until_it_is_written_again(engine: Engine, flushed: str) -> None:
+    """`GONE`: no read, scan, leaf or counter shows it, wherever it was; a later write brings it back."""
+    engine.submit(1, {b"a": held(b"1"), b"b": held(b"22"), b"c": held(b"333")})
+    turn = 1 if flushed == "no" else flush(engine, 1)
+    before = engine.stats()
+
+    engine.submit(turn + 1, {b"b": GONE})
+    turn = flush(engine, turn + 1) if flushed == "before and after" else turn + 1
+
+    assert engine.get(b"b") is None
+    assert [row.key for row in engine.scan(b"", b"", 2)] == [b"a", b"c"]
+    assert engine.leaf(leaf_of(b"b")) == []
+    after = engine.stats()
+    assert (after.keys, after.value_bytes) == (before.keys - 1, before.value_bytes - 3)
+    assert_tree_is_exact(engine, [b"b"], flushed)
+    engine.submit(turn + 1, {b"b": held(b"back", 9)})
+    assert engine.get(b"b") == held(b"back", 9)
+    assert engine.leaf(leaf_of(b"b")) == [(b"b", held(b"back", 9))]
+    assert [row.key for row in engine.scan(b"", b"", 2)] == [b"a", b"b"]
+    assert engine.stats().keys == before.keys
+    assert_tree_is_exact(engine, [b"b"], flushed)
+
+
+def test_dropping_what_was_never_there_changes_nothing(engine: Engine) -> None:
+    """A key nobody wrote; and one dropped twice, once known to be absent."""
+    engine.submit(1, {b"a": held(b"1"), b"b": held(b"2")})
+    engine.submit(2, {b"ghost": GONE, b"b": GONE})
+    assert engine.get(b"ghost") is None
+    engine.submit(3, {b"ghost": GONE, b"b": GONE})
+
+    turn = flush(engine, 3)
+
+    assert [row.key for row in engine.scan(b"", b"", 1)] == [b"a"]
+    assert engine.get(b"b") is None
+    engine.submit(turn + 1, {b"b": GONE})
+    assert engine.stats().keys == 31
+    assert_tree_is_exact(engine, [b"ghost", b"b"], "dropped twice")
+
+
+def test_a_page_of_a_scan_is_full_however_many_were_dropped(engine: Engine) -> None:
+    """A page short of its limit means that nothing follows: dropped keys still on disk must not shorten one."""
+    engine.submit(1, {b"k%04d" % i: held(b"v") for i in range(3_000)})
+    turn = flush(engine, 1)
+    engine.submit(turn + 1, {b"k%04d" % i: GONE for i in range(3_000) if i % 1_000 > 2})
+
+    left = [b"k%04d" % i for i in range(3_000) if i % 1_000 <= 2]
+    assert [row.key for row in engine.scan(b"", b"k", 4)] == left[:4]
+    assert [row.key for row in engine.scan(left[3], b"k", 4)] == left[4:8]
+    assert [row.key for row in engine.scan(left[7], b"k", 4)] == left[8:]
+    assert engine.scan(left[8], b"k", 4) == []
+
+
+# ---- the hash tree -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_tree_is_what_all_records_give_after_any_history(engine: Engine, seed: int) -> None:
+    """Random writes, rewrites, drops, in slots of their own and in one; compared on the way and at the end."""
+    rng = random.Random(seed)
+    names = [(b"k%d" if i % 2 else b"{tag}%d") % i for i in range(300)]
+    for turn in range(1, 400):
+        keys = rng.sample(names, rng.randrange(1, 9))
+        value = rng.randbytes(rng.randrange(200))
+        engine.submit(turn, {key: GONE if rng.random() < 0.25 else held(value, turn) for key in keys})
+        if rng.random() < 0.3:
+            engine.get(rng.choice(names))
+        if rng.random() < 0.1:
+            wait(engine, turn)
+        if turn % 100 == 0:
+            assert_tree_is_exact(engine, names, f"seed {seed}, turn {turn}")
+    wait(engine, 399)
+    assert_tree_is_exact(engine, names, f"seed {seed}, at the end")
+
+
+def test_a_wrong_leaf_is_mended(engine: Engine) -> None:
+    """Whatever made it wrong: `mend_leaf` adds it up again, and says whether that changed anything."""
+    engine.submit(1, {b"a": held(b"1"), b"b": held(b"2")})
+    assert not engine.mend_leaf(leaf_of(b"a"))
+
+    engine.tree.change(b"a", b"", bytes(16))
+
+    assert engine.mend_leaf(leaf_of(b"a"))
+    assert not engine.mend_leaf(leaf_of(b"a"))
+    assert_tree_is_exact(engine, [], "mended")
+
+
+# ---- hints and facts ---------------------------------------------------------------------------
+
+TO_N2: HintKey = (NodeId("n2"), b"city")
+
+
+def test_a_fact_is_read_as_it_was_last_noted(engine: Engine) -> None:
+    """At once, alone in its turn or beside writes; empty before the first, and once it is to be forgotten."""
+    assert engine.fact("left") == b""
+    engine.submit(1, {}, Aside({}, {"left": b"1", "right": b"2"}))
+    engine.submit(2, {b"k": held(b"v")}, Aside({}, {"left": b"3"}))
+
+    assert (engine.fact("left"), engine.fact("right")) == (b"3", b"2")
+    engine.submit(3, {}, Aside({}, {"left": b""}))
+    assert engine.fact("left") == b""
+    wait(engine, 3)
+    assert engine.fact("right") == b"2"
+
+
+def test_a_new_store_has_no_hints_and_keeping_some_shows_in_no_read(engine: Engine) -> None:
+    """A hint is somebody else's record: not a key of this node."""
+    assert engine.hints() == {}
+
+    engine.submit(1, {}, Aside({TO_N2: Hint(held(b"Porto"), 5)}, {}))
+    wait(engine, 1)
+
+    assert engine.get(b"city") is None
+    assert everything(engine) == []
+    assert engine.stats().keys == 0
+    assert_tree_is_exact(engine, [b"city"], "a hint")
+
+
+def test_the_callers_aside_stays_the_callers(engine: Engine) -> None:
+    """As with writes: no engine changes what was handed over, also while turns share a commit."""
+    asides = [Aside({(NodeId(f"n{n}"), b"k"): None}, {f"f{n}": b"%d" % n}) for n in range(4)]
+    for turn, aside in enumerate(asides, 1):
+        engine.submit(turn, {}, aside)
+    wait(engine, 4)
+
+    assert [list(aside.facts) for aside in asides] == [[f"f{n}"] for n in range(4)]
+    assert [len(aside.hints) for aside in asides] == [1] * 4

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kvctl.render import Object
 
 NODES, N, Q, BASE_PORT = 5, 3, 256, 7001
-CONDITIONS = ("ring-ready",)
+CONDITIONS = ("ring-ready", "hints-drained", "converged")
 DURABILITIES = ("fsync", "os", "none")
 POLL_S = 0.1
 WATCH_S = 1.0
@@ -217,8 +217,8 @@ def status(
 
 def check(ctl: Ctl) -> None:
     """Judge the cluster, a line a rule. Exit 0, 10 (degraded) or 11 (critical)."""
-    from kvctl.health import findings
     from kvctl.render_cluster import check_view, exit_of
+    from kvctl.rules import findings
 
     found = findings(ctl.client().status())
     view = check_view(found)
@@ -239,28 +239,41 @@ def wait(
     ] = "60s",
 ) -> None:
     """Wait until the cluster is so. Exit 11 when it does not come."""
-    from kvctl.client import Client
-    from kvctl.health import ring_ready
+    from kvctl.conditions import SETTLE_S
     from kvctl.output import Table, View
 
     if condition not in CONDITIONS:
         raise Usage(f"there is no condition {condition!r}: {', '.join(CONDITIONS)}")
     begun = time.monotonic()
     deadline = begun + seconds(timeout)
+    # Copies may be equal by chance, a write being on its way: seen twice, it is no chance.
+    needed = 2 if condition == "converged" else 1
+    seen = 0
     while True:
-        try:
-            with Client(ctl.connect) as client:
-                problem = ring_ready(client.status())
-        except KvError as error:
-            problem = error.message
+        problem = _unmet(ctl, condition)
+        seen = 0 if problem else seen + 1
         took_ms = round((time.monotonic() - begun) * 1000)
-        if not problem:
+        if seen == needed:
             row = (condition, "yes", str(took_ms))
             data: Object = {"condition": condition, "met": True, "took_ms": took_ms}
             return ctl.show(View("wait", data, Table(("CONDITION", "MET", "TOOK_MS"), (row,))))
         if time.monotonic() > deadline:
-            raise TimedOut(f"not {condition} within {timeout}: {problem}", "kvctl status")
-        time.sleep(POLL_S)
+            why = problem or f"it was seen once, and must be again {SETTLE_S:.0f} s later"
+            raise TimedOut(f"not {condition} within {timeout}: {why}", "kvctl status")
+        time.sleep(POLL_S if problem else SETTLE_S)
+
+
+def _unmet(ctl: Ctl, condition: str) -> str:
+    """Why a condition does not hold now, as a sentence; empty when it does."""
+    from kvctl.client import Client
+    from kvctl.conditions import CONDITIONS as PROBLEMS
+
+    try:
+        # A client of its own each time: nodes may have gone, and the ring may have changed.
+        with Client(ctl.connect) as client:
+            return PROBLEMS[condition](client.status(roots=condition == "converged"))
+    except KvError as error:
+        return error.message
 
 
 class TimedOut(KvError):

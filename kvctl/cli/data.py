@@ -178,7 +178,7 @@ def scan(
 
 def explain(ctl: Ctl, key: KeyArg) -> None:
     """Show where a key lives, what each owner holds, and what a read would return."""
-    from kvctl.render import explain_view
+    from kvctl.render_explain import explain_view
 
     raw = key_bytes(key)
     told = ctl.client().explain(raw)

@@ -38,10 +38,17 @@ FOLLOW_S = 0.2
 
 
 @command(app)
-def ls(ctl: Ctl) -> None:
+def ls(
+    ctl: Ctl,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Who sees whom: a row an observer.")] = False,
+) -> None:
     """List the nodes, with their state and process."""
     from kvctl.render_cluster import nodes_view
 
+    if matrix:
+        from kvctl.render_liveness import matrix_view
+
+        return ctl.show(matrix_view(ctl.client().status()))
     cluster = local_cluster(ctl)
     try:
         told = ctl.client().status()
@@ -49,10 +56,9 @@ def ls(ctl: Ctl) -> None:
         if cluster is None:
             raise
         # Nothing answers, and that is worth showing: the processes are known all the same.
-        ctl.show(nodes_view([_local_node(cluster, n.name, n.address, None) for n in cluster.spec.nodes]))
-        return
+        return ctl.show(nodes_view([_local_node(cluster, n.name, n.address, None) for n in cluster.spec.nodes]))
     pairs = zip(told.ring.members, told.reports, strict=True)
-    ctl.show(nodes_view([_local_node(cluster, m.id, m.address, r) for m, r in pairs]))
+    return ctl.show(nodes_view([_local_node(cluster, m.id, m.address, r) for m, r in pairs]))
 
 
 def _local_node(cluster: Cluster | None, name: str, address: str, report: NodeReport | None) -> Object:

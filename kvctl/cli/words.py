@@ -10,6 +10,7 @@ import re
 
 from kvctl.errors import Invalid, KvError
 from kvctl.output import FORMATS
+from kvnode.config import HINTS_PER_S_CEILING
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SECONDS_MAX = 100 * 365 * 86400
@@ -54,3 +55,13 @@ def count(text: str | None, letter: str) -> str | None:
     if int(text) < 1:
         raise Invalid(f"{letter} must be at least 1, not {text}")
     return text
+
+
+def per_second(text: str) -> int:
+    """`500` or `500/s`. Raises `Usage` for neither, `Invalid` for a rate no node takes."""
+    match = re.fullmatch(r"(\d{1,9})(?:/s)?", text)
+    if match is None:
+        raise Usage(f"{text!r} is no rate: write 500 or 500/s")
+    if not 1 <= int(match[1]) <= HINTS_PER_S_CEILING:
+        raise Invalid(f"a rate is 1..{HINTS_PER_S_CEILING} a second, not {match[1]}")
+    return int(match[1])

@@ -1,11 +1,15 @@
 """Forwarding: a request that reached a node which does not own its key goes on to one that does.
 
+Once no owner can be reached, an `eventual` request is coordinated here, by a fallback.
+
 Promises: one hop; the client hears from us whatever becomes of the owner. Never: retries what may
 have been applied, except an `eventual` put, which then says that it is a retry (PROTOCOL-CASES 5).
 Input: Get and Put of keys owned elsewhere, Got, Written and Failed from owners, lost peers, ticks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +18,7 @@ from kvnode import config
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
 from kvnode.protocol.messages import Error, Failed, Get, Got, Put, Written, safe_to_retry
-from kvnode.protocol.types import Address, Millis, NodeId
+from kvnode.protocol.types import EVENTUAL, Address, Millis, NodeId
 
 
 class Forwarded(Struct, gc=False):
@@ -27,18 +31,23 @@ class Forwarded(Struct, gc=False):
     deadline: Millis
 
 
+StandIn = Callable[[Address, Get | Put, tuple[NodeId, ...]], None]
+"""Coordinates a request in place of these owners of its key."""
+
+
 class Forwarder:
     """Requests of others' keys, on their way to an owner."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local, stand_in: StandIn) -> None:
         self._local = local
+        self._stand_in = stand_in
         self._pending: dict[int, Forwarded] = {}
         self._deadlines = Deadlines()
 
     def on_request(self, client: Address, ask: Get | Put) -> None:
         """Send a client's request on to an owner of its key."""
         local = self._local
-        if isinstance(ask, Put) and ask.deadline and local.wall > ask.deadline:
+        if isinstance(ask, Put) and ask.deadline and local.steady > ask.deadline:
             text = "its deadline has passed, by this node's clock"
             return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
         if ask.forwarded:
@@ -53,6 +62,12 @@ class Forwarder:
     def _send(self, client: Address, ask: Get | Put, tried: tuple[NodeId, ...], deadline: Millis) -> None:
         local = self._local
         owner = self._choose(ask.key, tried)
+        if ask.mode == EVENTUAL and (owner is None or owner in local.peers.avoided):
+            remaining = max(1, int(deadline - local.now))
+            ask = msgspec.structs.replace(ask, timeout_ms=remaining)
+            if isinstance(ask, Put):
+                ask = msgspec.structs.replace(ask, retry=ask.retry or bool(tried))
+            return self._stand_in(client, ask, local.routes.owners[local.routes.partition(ask.key)])
         if owner is None:
             maybe = bool(tried) and isinstance(ask, Put)
             error = Error.INDETERMINATE if maybe else Error.UNAVAILABLE
@@ -61,7 +76,7 @@ class Forwarder:
         remaining = max(1, int(deadline - local.now))
         onward: Get | Put = msgspec.structs.replace(ask, rid=rid, forwarded=True, timeout_ms=remaining)
         if isinstance(onward, Put):
-            until = local.clock.wall + remaining
+            until = local.steady + local.ahead.get(owner, 0) + remaining
             onward = msgspec.structs.replace(onward, retry=ask.retry or bool(tried), deadline=until)  # type: ignore[union-attr]
         self._pending[rid] = Forwarded(client, ask, owner, (*tried, owner), deadline)
         self._deadlines.add(rid, deadline)

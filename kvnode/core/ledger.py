@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 from kvnode import config
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
-from kvnode.core.quorum import PutQuorum, Quorum
-from kvnode.protocol.messages import Error, Failed, Story
-from kvnode.protocol.types import QUORUM, Address, Millis, NodeId
+from kvnode.core.quorum import GetQuorum, PutQuorum, Quorum
+from kvnode.protocol.messages import Error, Failed, Get, Put, Story
+from kvnode.protocol.types import EVENTUAL, QUORUM, Address, Millis, NodeId
 
 ME = NodeId("")
 """How a quorum names this node itself."""
@@ -50,8 +50,9 @@ class Ledger(Generic[Q]):
         if quorum.finished:
             self.quorums.pop(rid, None)
 
-    def expire(self, now: Millis) -> None:
-        """End what is overdue, and avoid the owners that let it down."""
+    def expire(self, now: Millis) -> list[tuple[int, Q]]:
+        """End what is overdue, and avoid the owners that let it down. What was waiting for one."""
+        ended = []
         for rid in self._deadlines.due(now):
             quorum = self.quorums.pop(rid, None)
             if quorum is None:
@@ -61,6 +62,8 @@ class Ledger(Generic[Q]):
                     self._local.event("avoided", f"{peer} did not answer in time")
             if not quorum.done:
                 self.fail(quorum, Error.INDETERMINATE, "the deadline passed before enough owners answered")
+            ended.append((rid, quorum))
+        return ended
 
     def deadline(self, asked_ms: int, started: Millis) -> Millis:
         """When a request that began then must have ended."""
@@ -68,31 +71,35 @@ class Ledger(Generic[Q]):
 
     # ---- owners that are out ---------------------------------------------------------------
 
-    def lose_avoided(self, quorum: Q) -> None:
-        """Do not wait for the owners that failed a moment ago; an answer of theirs still counts."""
-        avoided = self._local.peers.avoided
-        for peer in quorum.peers:
-            if peer in avoided:
-                quorum.lose(peer)
-
     def out(self, rid: int, quorum: Q, owner: NodeId, why: str) -> bool:
         """An owner will not answer. True when the request goes on without it, and another may be asked."""
         if not quorum.lose(owner):
             return False
         quorum.tell(owner, self._local.now, why, ok=False)
-        if not quorum.done and quorum.hopeless:
-            self.fail(quorum, Error.UNAVAILABLE, f"{self._letter}={quorum.need} cannot be met: {owner}: {why}")
-        self.close_if_finished(rid, quorum)
+        self.settle(rid, quorum, owner, why)
         return not quorum.done
 
-    def cut_off(self, client: Address, rid: int, peers: tuple[NodeId, ...], need: int, mine: int) -> bool:
-        """Refuse at once what the owners in reach cannot satisfy; nothing has been stored yet."""
+    def settle(self, rid: int, quorum: Q, node: NodeId, why: str) -> None:
+        """After someone was lost: fail what cannot succeed any more, forget what waits for nobody."""
+        if not quorum.done and quorum.hopeless:
+            self.fail(quorum, Error.UNAVAILABLE, f"{self._letter}={quorum.need} cannot be met: {node}: {why}")
+        self.close_if_finished(rid, quorum)
+
+    def cut_off(self, client: Address, ask: Get | Put, owners: tuple[NodeId, ...], need: int, letter: str) -> bool:
+        """Refuse at once what the replicas in reach cannot satisfy; nothing has been stored yet.
+
+        `owners`: those apart from this node, which is one replica, as owner or as fallback.
+        """
         local = self._local
-        if mine + local.peers.reachable(peers) >= need:
+        can = 1 + local.peers.reachable(owners)
+        if ask.mode == EVENTUAL:
+            fallbacks = local.routes.fallbacks(local.routes.partition(ask.key))
+            can += local.peers.reachable(f for f in fallbacks if f != local.me)
+        if can >= need:
             return False
-        out = ", ".join(p for p in peers if p in local.peers.avoided)
-        message = f"{self._letter}={need} cannot be met: {out} cannot be reached"
-        self.refuse(client, rid, Error.UNAVAILABLE, message, "kvctl status", need=need)
+        out = ", ".join(p for p in owners if p in local.peers.avoided)
+        message = f"{letter}={need} cannot be met: {out} cannot be reached"
+        self.refuse(client, ask, Error.UNAVAILABLE, message, "kvctl status", need=need)
         return True
 
     # ---- bad news --------------------------------------------------------------------------
@@ -114,7 +121,7 @@ class Ledger(Generic[Q]):
     def refuse(
         self,
         client: Address,
-        rid: int,
+        ask: Get | Put,
         error: Error,
         message: str,
         hint: str = "",
@@ -122,14 +129,15 @@ class Ledger(Generic[Q]):
         volatile: bool = False,
         need: int = 0,
     ) -> None:
-        """A request that was not begun: it left no trace."""
+        """A request that was not begun: this try left no trace, but one before it may have."""
         self._local.counters["refused_" + error.name.lower()] += 1
-        failed = Failed(rid, self._local.routes.epoch, error, message, hint, need=need)
+        tried = isinstance(ask, Put) and ask.retry
+        failed = Failed(ask.rid, self._local.routes.epoch, error, message, hint, tried, need=need)
         self._local.outbox.reply(client, failed, volatile=volatile)
 
-    def overloaded(self, client: Address, rid: int) -> None:
+    def overloaded(self, client: Address, ask: Get | Put) -> None:
         """Too much is in flight."""
-        self.refuse(client, rid, Error.OVERLOADED, f"{config.PENDING_MAX} requests are in flight here")
+        self.refuse(client, ask, Error.OVERLOADED, f"{config.PENDING_MAX} requests are in flight here")
 
     def story(self, quorum: Q) -> Story | None:
         """How a request went so far; None when nobody asked."""
@@ -137,10 +145,11 @@ class Ledger(Generic[Q]):
             return None
         local = self._local
         partition = local.routes.partition(quorum.key)
+        repaired = tuple(n or local.me for n in quorum.stale()) if isinstance(quorum, GetQuorum) else ()
         return Story(
             local.me, quorum.mode, local.routes.epoch, partition, local.routes.owners[partition],
             tuple(quorum.answers), quorum.mode == QUORUM, round(local.now - quorum.started, 3),
-            quorum.condition if isinstance(quorum, PutQuorum) else "",
+            quorum.condition if isinstance(quorum, PutQuorum) else "", tuple(quorum.hinted or ()), repaired,
         )  # fmt: skip
 
     def check_invariants(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+from kvnode import config
 from kvnode.config import Settings
 from kvnode.core.clock import HybridClock
 from kvnode.core.events import EventLog
@@ -26,8 +27,9 @@ class Local:
     """One node's own state, shared by its mechanisms."""
 
     __slots__ = (
-        "boot", "clock", "counters", "durability", "events", "latency", "me", "now", "outbox", "peers",
-        "rid", "rng", "routes", "settings", "started",
+        "ahead", "boot", "clock", "counters", "deaf", "disk_id", "durability", "events", "latency", "me", "now",
+        "outbox", "peers", "recovering", "refusal", "rid", "rng", "routes", "settings", "skewed",
+        "started", "steady", "store",
     )  # fmt: skip
 
     def __init__(
@@ -39,10 +41,14 @@ class Local:
         rng: Random,
         settings: Settings,
         durability: str,
+        disk_id: int = 0,
     ) -> None:
         self.me = me
         self.durability = durability
         self.boot = boot
+        self.disk_id = disk_id
+        self.store = store
+        """For what is no record: the tree, hints, facts. Records are read through the outbox."""
         self.now: Millis = 0
         self.started: Millis = 0
         self.clock = HybridClock()
@@ -54,6 +60,19 @@ class Local:
         self.events = EventLog(me)
         self.counters: Counter[str] = Counter()
         self.latency = Histogram()
+        self.steady: WallMillis = 0
+        """What deadlines are judged by: the wall clock as it was at boot, plus the time that has passed
+        since. A wall clock that jumps back an hour must not let in what is an hour late."""
+        self.ahead: dict[NodeId, int] = {}
+        """How far the steady clock of each peer is ahead of ours, in ms, as it last spoke."""
+        self.skewed = False
+        """Whether any of them is so far off that deadlines must allow for it."""
+        self.recovering: set[int] = set()
+        """Partitions in which this node does not count for quorum reads. Empty in good times."""
+        self.deaf = False
+        """Whether the shell reads no messages now, for its disk is behind: all silence is our own."""
+        self.refusal = ""
+        """Why this node coordinates nothing now; empty in good times."""
         self.rid = rng.getrandbits(RID_RANDOM_BITS) << 32
         """The last request id drawn: random per boot in its upper half (PROTOCOL-CASES 11)."""
 
@@ -61,6 +80,10 @@ class Local:
     def wall(self) -> WallMillis:
         """The wall clock of this turn."""
         return self.clock.wall
+
+    def until(self, peer: NodeId) -> WallMillis:
+        """The deadline of a record sent to this peer, by its steady clock: merging late buries nothing."""
+        return self.steady + self.ahead.get(peer, 0) + config.WRITE_DEADLINE_MAX_MS
 
     def next_rid(self) -> int:
         """A request id no other boot of this node has used."""

@@ -6,7 +6,7 @@ leaves only after their commit. Never: reads a clock, a socket or a file.
     begin(now, wall) ─► receive(sender, message) ... ─► end() ─► Turn(sends, writes, acks)
     committed(number)          the shell, when a turn's writes are durable
     lost(peer)                 the shell, when a message to a peer could not be handed over
-    timed                      whether a turn is due every TICK_MS, message or not
+    wake_at                    when the next turn is due, message or not
 
 Clients are named by their connection (bytes), members by their id (str): a client can say only what
 clients say. What a node says to itself (its own vote) comes back in through the same door.
@@ -17,40 +17,73 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvnode import __version__, config
+import msgspec
+
+from kvnode import config
+from kvnode.core.answering import Answering
+from kvnode.core.antientropy import AntiEntropy
 from kvnode.core.forward import Forwarder
+from kvnode.core.hints import Hints
 from kvnode.core.local import Local
+from kvnode.core.membership import Membership
+from kvnode.core.merkle import span_of
 from kvnode.core.observer import Observer, Vitals
-from kvnode.core.outbox import Turn
+from kvnode.core.outbox import Turn, Unreadable
 from kvnode.core.reader import Reader
+from kvnode.core.reaper import Reaper
+from kvnode.core.recovery import Recovery
 from kvnode.core.replica import Replica
 from kvnode.core.scanner import Scanner
+from kvnode.core.scrubber import Scrubber
 from kvnode.core.writer import Writer
 from kvnode.protocol.messages import (
+    AskDisk,
+    Beat,
+    CompareKeys,
+    CompareTree,
+    DeliverHints,
+    DiskRemembered,
+    DropHints,
     Events,
+    ExchangeDone,
     Explain,
+    ExplainReplica,
     Failed,
     Get,
+    Gossip,
     Got,
     Hello,
+    HintKept,
+    KeepHint,
+    KeysCompared,
     Message,
+    NodeReport,
+    PauseRepair,
     Put,
+    ReadHint,
     ReadReplica,
+    Reap,
+    ReapAnswer,
+    ReplicaExplained,
     ReplicaRead,
     ReplicaRefused,
     ReplicaSame,
     ReplicaScanned,
+    ReplicaState,
     ReplicaWritten,
     Report,
     Reported,
+    RootHash,
+    RunRepair,
     Scan,
     ScanReplica,
     Status,
-    Welcome,
+    ThrottleHints,
+    TreeCompared,
     WriteReplica,
     Written,
 )
-from kvnode.protocol.ring import Ring, hash_slot
+from kvnode.protocol.ring import Partition, Ring, hash_slot
 from kvnode.protocol.types import Address, Millis, NodeId, WallMillis
 
 Handler = Callable[[Any, Any], object]
@@ -60,35 +93,64 @@ Handler = Callable[[Any, Any], object]
 class Node:
     """The mechanisms of one node, wired together."""
 
-    def __init__(self, local: Local, vitals: Vitals) -> None:
+    def __init__(self, local: Local, vitals: Vitals, *, founded: bool = False) -> None:
+        """`founded`: the disk was made together with the cluster, so it has nothing to have lost."""
         assert local.routes.ring.member(local.me) is not None
         self._local = local
         self._next_tick: Millis = 0
-        self._reader = Reader(local)
-        self._writer = Writer(local, self._reader)
+        self._steady_base = 0.0
+        self.hints = Hints(local)
+        """What it keeps for others; the simulator looks."""
+        self._reader = Reader(local, self.hints)
+        self._writer = Writer(local, self._reader, self.hints)
         self._reader.then = self._writer.on_read
-        self._forwarder = Forwarder(local)
+        self._forwarder = Forwarder(local, self._stand_in)
         self._replica = Replica(local, self._reader.heal)
         self._scanner = Scanner(local)
-        self._observer = Observer(local, vitals)
-        self._ticking = (self._reader, self._writer, self._forwarder, self._scanner, self._observer)
-        self._from_client: dict[type, Handler] = {
+        self._recovery = Recovery(local, founded=founded)
+        self.membership = Membership(local, self._recovery.on_word)
+        """Who is up, as this node sees it; the simulator looks."""
+        self.repair = AntiEntropy(local, self._reader.heal)
+        """Its exchanges; the simulator looks."""
+        self._answering = Answering(local, self._reader.heal, self.repair.note)
+        self._scrubber = Scrubber(local, self._reader.heal)
+        self._reaper = Reaper(local, self.repair.finished)
+        self._observer = Observer(local, vitals, self._conclude, self.own_state)
+        self._ticking = (
+            self._reader, self._writer, self._forwarder, self._scanner, self._observer, self.hints,
+            self.repair,
+        )  # fmt: skip
+        self._wire()
+        self._from_client = self._client_table()
+        self._from_node = self._node_table()
+
+    def _client_table(self) -> dict[type, Handler]:
+        """What a client may say, and who acts on it."""
+        return {
             Get: self._on_get,
             Put: self._on_put,
-            Hello: self._on_hello,
+            Hello: self._observer.on_hello,
             Scan: self._scanner.on_scan,
             Explain: self._observer.on_explain,
             Status: self._observer.on_status,
             Events: self._observer.on_events,
+            DeliverHints: self.hints.on_deliver,
+            DropHints: self.hints.on_drop,
+            ThrottleHints: self.hints.on_throttle,
+            RunRepair: self.repair.on_run,
+            PauseRepair: self.repair.on_pause,
         }
-        self._from_node: dict[type, Handler] = {
+
+    def _node_table(self) -> dict[type, Handler]:
+        """What a member may say, and who acts on it."""
+        return {
             Get: self._on_get,
             Put: self._on_put,
             ReadReplica: self._replica.on_read_replica,
             ReplicaSame: self._reader.on_replica_same,
-            ReplicaRead: self._on_replica_read,
+            ReplicaRead: self._reader.on_replica_read,
             WriteReplica: self._replica.on_write_replica,
-            ReplicaWritten: self._writer.on_replica_written,
+            ReplicaWritten: self._on_replica_written,
             ReplicaRefused: self._on_replica_refused,
             Got: self._forwarder.on_reply,
             Written: self._forwarder.on_reply,
@@ -97,7 +159,33 @@ class Node:
             ReplicaScanned: self._scanner.on_replica_scanned,
             Report: self._observer.on_report,
             Reported: self._observer.on_reported,
+            ExplainReplica: self._observer.on_explain_replica,
+            ReplicaExplained: self._observer.on_replica_explained,
+            Beat: self.membership.on_beat,
+            Gossip: self.membership.on_gossip,
+            AskDisk: self._recovery.on_ask_disk,
+            DiskRemembered: self._recovery.on_disk_remembered,
+            KeepHint: self.hints.on_keep_hint,
+            HintKept: self._writer.on_hint_kept,
+            ReadHint: self.hints.on_read_hint,
+            CompareTree: self._answering.on_compare_tree,
+            TreeCompared: self.repair.on_tree_compared,
+            CompareKeys: self._answering.on_compare_keys,
+            KeysCompared: self.repair.on_keys_compared,
+            ExchangeDone: self._on_exchange_done,
+            Reap: self._reaper.on_reap,
+            ReapAnswer: self._reaper.on_reap_answer,
         }
+
+    def _wire(self) -> None:
+        """Who is told of what."""
+        self.membership.oldest_hint = self.hints.oldest
+        self.membership.recovering = lambda: len(self._local.recovering)
+        self.repair.on_exchanged = self._on_exchanged
+        self.repair.urgent = self._urgent
+        self._scrubber.on_dead = self._reaper.on_dead
+        self._reaper.hints_since = self._hints_since
+        self._writer.settled = self._reaper.settled
 
     # ---- the door --------------------------------------------------------------------------
 
@@ -122,16 +210,17 @@ class Node:
         assert now >= local.now
         if not local.started:
             local.started = now
+            self._steady_base = max(wall, self._recovery.last_steady) - now
         local.now = now
         local.clock.wall = wall
+        local.steady = int(now + self._steady_base)
 
     def receive(self, sender: Address, message: Message) -> None:
         """Act on one message. What it may be depends on who sent it."""
         if isinstance(sender, str):
             handler = self._from_node.get(type(message))
-            avoided = self._local.peers.avoided
-            if avoided and self._local.peers.heard(NodeId(sender)):
-                self._local.event("heard", f"{sender} answers again")
+            if self._local.peers.avoided:
+                self._heard(NodeId(sender), message)
         else:
             handler = self._from_client.get(type(message))
         if handler is None:
@@ -139,10 +228,16 @@ class Node:
         handler(sender, message)
         return None
 
+    def _heard(self, peer: NodeId, message: Message) -> None:
+        """A message from a peer, while some peer is avoided: a heartbeat says less than an answer."""
+        peers = self._local.peers
+        if peers.beats(peer) if isinstance(message, Beat | Gossip) else peers.answered(peer):
+            self._local.event("heard", f"{peer} answers again")
+
     def lost(self, peer: NodeId) -> None:
         """A message to this peer could not be handed over: it cannot be reached now."""
         local = self._local
-        if local.peers.avoid(peer, local.now):
+        if local.peers.avoid(peer, local.now, cut_off=True):
             local.event("avoided", f"{peer} cannot be reached")
         for mechanism in self._ticking:
             mechanism.on_peer_lost(peer)
@@ -153,8 +248,13 @@ class Node:
         if local.now >= self._next_tick:
             self._next_tick = local.now + config.TICK_MS
             local.peers.on_tick(local.now)
+            self.membership.on_tick(local.now)
+            self._recovery.on_tick(local.now)
+            self._look_at_clock()
             for mechanism in self._ticking:
                 mechanism.on_tick(local.now)
+            self._scrubber.on_tick(local.now)
+            self._reaper.on_tick(local.now)
         return local.outbox.take()
 
     def committed(self, number: int) -> None:
@@ -167,9 +267,19 @@ class Node:
         return any(mechanism.busy for mechanism in self._ticking)
 
     @property
+    def halt(self) -> str:
+        """Why this node must stop at once; empty while it may go on."""
+        return self._recovery.halt
+
+    @property
+    def wake_at(self) -> Millis:
+        """When the next turn is due even if no message comes: timers are served then."""
+        return self._next_tick if self.timed else max(self._next_tick, self.membership.wake_at)
+
+    @property
     def timed(self) -> bool:
-        """Whether a timer runs, so that a turn is due every `TICK_MS` even without a message."""
-        if self._local.peers.avoided:
+        """Whether something is under way, so that a turn is due every `TICK_MS`. Heartbeats need less."""
+        if self._local.peers.timed:
             return True
         for mechanism in self._ticking:  # noqa: SIM110 -- a generator would cost more than the loop
             if mechanism.timed:
@@ -199,26 +309,92 @@ class Node:
         else:
             self._forwarder.on_request(sender, ask)
 
-    def _on_replica_read(self, sender: NodeId, read: ReplicaRead) -> None:
+    def _on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> None:
         if not (
-            self._reader.on_replica_read(sender, read)
-            or self._observer.on_replica_read(sender, read.rid, read.record)
+            self._writer.on_replica_written(sender, written)
+            or self.hints.on_replica_written(sender, written)
+            or self.repair.on_replica_written(sender, written)
         ):
-            self._local.ignore("replica_read")
+            self._local.ignore("replica_written")
 
     def _on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> None:
         if not (
             self._reader.on_replica_refused(sender, refused)
             or self._writer.on_replica_refused(sender, refused)
+            or self.hints.on_replica_refused(sender, refused)
+            or self.repair.on_replica_refused(sender, refused)
             or self._scanner.on_silent(sender, refused.rid)
             or self._observer.on_silent(sender, refused.rid, refused.reason)
         ):
             self._local.ignore("replica_refused")
 
-    def _on_hello(self, sender: Address, hello: Hello) -> None:
+    def _on_exchange_done(self, sender: NodeId, done: ExchangeDone) -> None:
+        if sender == self._local.me:
+            self.repair.on_own_done(done)
+        else:
+            self._answering.on_exchange_done(sender, done)
+
+    def _stand_in(self, client: Address, ask: Get | Put, owners: tuple[NodeId, ...]) -> None:
+        if isinstance(ask, Get):
+            self._reader.on_get_for_owners(client, ask, owners)
+        else:
+            self._writer.on_put_for_owners(client, ask, owners)
+
+    # ---- where mechanisms know what another one needs --------------------------------------
+
+    def _on_exchanged(self, partition: int, peer: NodeId) -> None:
+        self.hints.on_exchanged(partition, peer)
+        self._recovery.on_exchanged(partition, peer)
+
+    def _urgent(self) -> list[tuple[int, NodeId]]:
+        return [*self._recovery.wanted(), *sorted(self.hints.needs_repair)]
+
+    def _hints_since(self) -> int:
+        """Since when any member, this one included, keeps a hint."""
+        own = self.hints.oldest() or self._local.wall
+        return min(own, self.membership.hints_since())
+
+    def _look_at_clock(self) -> None:
+        """A node whose clock is far from all others' must not date anything."""
+        ahead = self.membership.clock_ahead_ms
         local = self._local
-        welcome = Welcome(
-            hello.rid, local.me, local.boot, local.routes.ring, local.durability,
-            local.settings.max_pair_bytes, local.settings.deadline_ms, __version__, local.wall,
-        )  # fmt: skip
-        local.outbox.send(sender, welcome)
+        wrong = abs(ahead) > config.CLOCK_AHEAD_MAX_MS
+        if wrong == bool(local.refusal):
+            return
+        way = "ahead of" if ahead > 0 else "behind"
+        local.refusal = (
+            f"this node's clock is {abs(ahead) // 1000} s {way} its peers': set it right" if wrong else ""
+        )
+        local.event("clock", local.refusal or "this node's clock agrees with its peers' again")
+
+    def _conclude(self, report: NodeReport, *, roots: bool) -> NodeReport:
+        """Add what the mechanisms know of themselves to this node's report."""
+        routes, tree = self._local.routes, self._local.store.tree
+        owned = [Partition(p) for p, peers in enumerate(routes.peers) if peers is not None] if roots else []
+        return msgspec.structs.replace(
+            report,
+            incarnation=self.membership.incarnation,
+            disk_id=self._local.disk_id,
+            peers=self.membership.views(),
+            hints=self.hints.views(),
+            needs_repair=len(self.hints.needs_repair),
+            repair=self.repair.view(),
+            recovering=len(self._local.recovering),
+            problem=self._local.refusal or report.problem,
+            roots=tuple(RootHash(p, tree.hash(span_of(p, routes.ring.q))) for p in owned),
+        )
+
+    def own_state(self, key: bytes) -> ReplicaState:
+        """What this node holds of a key, as an owner or for others."""
+        local = self._local
+        hinted = self.hints.owners_of(key)
+        if local.routes.peers[local.routes.partition(key)] is None:
+            held = self.hints.record(key)
+        else:
+            try:
+                held = local.outbox.read(key)
+            except Unreadable:
+                return ReplicaState(local.me, "unreadable", b"", b"", hinted)
+        if held is None:
+            return ReplicaState(local.me, "absent", b"", b"", hinted)
+        return ReplicaState(local.me, "present", held.blob, held.digest, hinted, self._reaper.why(key, held))

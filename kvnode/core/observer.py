@@ -1,21 +1,21 @@
-"""What the cluster says of itself: status, explain, events.
+"""What the cluster says of itself: hello, status, explain, events.
 
 Promises: observing perturbs nothing; what no reachable node could tell is None.
 Never: waits longer than it was told for a member that does not answer.
-Input: Status, Explain, Events, Report, Reported, ReplicaRead, ReplicaRefused, lost peers, ticks.
+Input: Hello, Status, Explain, Events, Report, Reported, ReplicaRead, ReplicaRefused, lost peers, ticks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
-from kvnode import config
+from kvnode import __version__, config
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
-from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import digest_of
 from kvnode.protocol.messages import (
     ClusterReport,
@@ -24,22 +24,32 @@ from kvnode.protocol.messages import (
     Events,
     Explain,
     Explained,
+    ExplainReplica,
     Failed,
+    Hello,
     NodeReport,
-    ReadReplica,
+    ReplicaExplained,
     ReplicaState,
     Report,
     Reported,
     Status,
+    Welcome,
 )
 from kvnode.protocol.ring import hash_slot
 from kvnode.protocol.types import Address, Millis, NodeId, decode_record
 
-ANY = b"\0"
-"""A digest no record has: every owner answers with what it holds."""
-
 Vitals = Callable[[], NodeReport]
 """What the shell knows of this process and its disk; the core fills in the rest."""
+OwnState = Callable[[bytes], ReplicaState]
+"""What this node holds of a key."""
+
+
+class Conclude(Protocol):
+    """Completes a report with what the other mechanisms know; `roots`: those of the partitions too."""
+
+    def __call__(self, report: NodeReport, *, roots: bool) -> NodeReport:
+        """The report, completed."""
+        ...
 
 
 class Gathering(Struct, gc=False):
@@ -55,11 +65,22 @@ class Gathering(Struct, gc=False):
 class Observer:
     """Questions about the cluster, asked of all its members."""
 
-    def __init__(self, local: Local, vitals: Vitals) -> None:
+    def __init__(self, local: Local, vitals: Vitals, conclude: Conclude, own_state: OwnState) -> None:
         self._local = local
         self._vitals = vitals
+        self._conclude = conclude
+        self._own_state = own_state
         self._gatherings: dict[int, Gathering] = {}
         self._deadlines = Deadlines()
+
+    def on_hello(self, client: Address, hello: Hello) -> None:
+        """Who we are, and the ring to route by."""
+        local = self._local
+        welcome = Welcome(
+            hello.rid, local.me, local.boot, local.routes.ring, local.durability,
+            local.settings.max_pair_bytes, local.settings.deadline_ms, __version__, local.steady,
+        )  # fmt: skip
+        local.outbox.send(client, welcome)
 
     # ---- status ----------------------------------------------------------------------------
 
@@ -68,15 +89,15 @@ class Observer:
         if len(self._gatherings) >= config.PENDING_MAX:
             return self._overloaded(client, ask.rid)
         local = self._local
-        gathering = Gathering(client, ask, set(local.routes.others), {local.me: self.report()}, {})
+        gathering = Gathering(client, ask, set(local.routes.others), {local.me: self.report(roots=ask.roots)}, {})
         rid = self._begin(gathering, ask.timeout_ms)
         for peer in local.routes.others:
-            local.outbox.send(peer, Report(rid))
+            local.outbox.tell(peer, Report(rid, ask.roots))
         return self._step(rid, gathering)
 
     def on_report(self, sender: NodeId, ask: Report) -> None:
         """Tell of ourselves."""
-        self._local.outbox.send(sender, Reported(ask.rid, self.report()))
+        self._local.outbox.tell(sender, Reported(ask.rid, self.report(roots=ask.roots)))
 
     def on_reported(self, sender: NodeId, told: Reported) -> None:
         """A member's report."""
@@ -87,12 +108,12 @@ class Observer:
         gathering.waiting.discard(sender)
         return self._step(told.rid, gathering)
 
-    def report(self) -> NodeReport:
+    def report(self, *, roots: bool = False) -> NodeReport:
         """This node's own report."""
         local = self._local
         p50, p99 = local.latency.percentiles_ms((50, 99))
         vitals = self._vitals()
-        return msgspec.structs.replace(
+        report = msgspec.structs.replace(
             vitals,
             id=local.me,
             epoch=local.routes.epoch,
@@ -104,47 +125,39 @@ class Observer:
             avoided=tuple(sorted(local.peers.avoided)),
             counters=dict(sorted((vitals.counters | dict(local.counters)).items())),
         )
+        return self._conclude(report, roots=roots)
 
     # ---- explain ---------------------------------------------------------------------------
 
     def on_explain(self, client: Address, ask: Explain) -> None:
-        """Ask every owner of a key for its copy."""
+        """Ask every member what it holds of a key: owners their copy, others their hints."""
         if len(self._gatherings) >= config.PENDING_MAX:
             return self._overloaded(client, ask.rid)
         local = self._local
-        owners = local.routes.owners[local.routes.partition(ask.key)]
-        gathering = Gathering(client, ask, set(owners) - {local.me}, {}, {})
-        if local.me in owners:
-            gathering.states[local.me] = self._own_state(ask.key)
+        gathering = Gathering(client, ask, set(local.routes.others), {}, {local.me: self._own_state(ask.key)})
         rid = self._begin(gathering, ask.timeout_ms)
-        for peer in owners:
-            if peer != local.me:
-                local.outbox.send(peer, ReadReplica(rid, local.routes.epoch, ask.key, ANY))
+        for peer in local.routes.others:
+            local.outbox.send(peer, ExplainReplica(rid, ask.key))
         return self._step(rid, gathering)
 
-    def _own_state(self, key: bytes) -> ReplicaState:
-        try:
-            held = self._local.outbox.read(key)
-        except Unreadable:
-            return ReplicaState(self._local.me, "unreadable", b"", b"")
-        if held is None:
-            return ReplicaState(self._local.me, "absent", b"", b"")
-        return ReplicaState(self._local.me, "present", held.blob, held.digest)
+    def on_explain_replica(self, sender: NodeId, ask: ExplainReplica) -> None:
+        """Tell what we hold of a key. It may not be durable yet: told when it is."""
+        self._local.outbox.ack(sender, ReplicaExplained(ask.rid, self._own_state(ask.key)))
 
-    def on_replica_read(self, sender: NodeId, rid: int, record: bytes) -> bool:
-        """An owner's copy. False when the request is not one of ours."""
-        gathering = self._gatherings.get(rid)
-        if gathering is None or sender not in gathering.waiting:
-            return False
+    def on_replica_explained(self, sender: NodeId, told: ReplicaExplained) -> None:
+        """What a member holds of a key."""
+        gathering = self._gatherings.get(told.rid)
+        if gathering is None or sender not in gathering.waiting or told.state.node != sender:
+            return self._local.ignore("replica_explained")
+        state = told.state
         try:
-            digest = digest_of(decode_record(record)) if record else b""
-            state = ReplicaState(sender, "present" if record else "absent", record, digest)
+            digest = digest_of(decode_record(state.record)) if state.record else b""
+            state = msgspec.structs.replace(state, digest=digest)
         except msgspec.MsgspecError:
             state = ReplicaState(sender, "malformed", b"", b"")
         gathering.states[sender] = state
         gathering.waiting.discard(sender)
-        self._step(rid, gathering)
-        return True
+        return self._step(told.rid, gathering)
 
     # ---- events ----------------------------------------------------------------------------
 
@@ -215,6 +228,10 @@ class Observer:
             case Explain(rid=theirs, key=key):
                 partition = local.routes.partition(key)
                 owners = local.routes.owners[partition]
-                states = tuple(gathering.states[o] for o in owners)
-                told = Explained(theirs, local.routes.epoch, hash_slot(key), partition, owners, states)
+                states = gathering.states
+                told = Explained(
+                    theirs, local.routes.epoch, hash_slot(key), partition, owners,
+                    tuple(states[o] for o in owners), local.routes.fallbacks(partition),
+                    tuple(states[m] for m in local.routes.members if states[m].hints),
+                )  # fmt: skip
                 local.outbox.ack(gathering.client, told)

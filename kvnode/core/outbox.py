@@ -4,9 +4,9 @@ Promises: `sends` may leave at once, `acks` only after every write of this turn 
 is durable; a read sees every write made before it, durable or not.
 Never: performs anything. The shell takes a `Turn`, carries it out, and reports the commit.
 
-    receive ... receive, end ──► Turn(number, sends, writes, acks)
-                                     │ 1. sends leave at once
-                                     │ 2. writes: one durable group commit
+    receive ... receive, end ──► Turn(number, sends, writes, acks, aside, control)
+                                     │ 1. control and sends leave at once
+                                     │ 2. writes and aside: one durable group commit
                                      └ 3. acks leave, and `committed(number)` is called
 
 Two turns may be in the disk's hands at once. What they wrote is visible, but not yet durable: a
@@ -17,14 +17,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from kvnode import config
-from kvnode.core.versions import Held
+from kvnode.core.merkle import HashTree
+from kvnode.core.versions import ABSENT, Held, merge_held
 from kvnode.protocol.messages import Message, Row
-from kvnode.protocol.types import Address
+from kvnode.protocol.types import Address, NodeId, WallMillis
+
+GONE = Held(b"", ABSENT)
+"""Written in place of a record that is to be dropped: a reaped tombstone, a copy moved elsewhere."""
 
 
 class Stored(Struct, frozen=True, gc=False):
@@ -34,8 +38,34 @@ class Stored(Struct, frozen=True, gc=False):
     held: Held
 
 
+class Hint(Struct, frozen=True, gc=False):
+    """A record kept for an owner that could not take it."""
+
+    held: Held
+    since: WallMillis
+    """When it was first kept here, by this node's wall clock: its age counts from then."""
+
+
+HintKey: TypeAlias = tuple[NodeId, bytes]
+"""For whom, and which key."""
+
+
+class Aside(Struct, gc=False):
+    """What a turn makes durable beside records."""
+
+    hints: dict[HintKey, Hint | None]
+    """None: it has been delivered."""
+    facts: dict[str, bytes]
+    """Small things a node must remember, by name; empty: to be forgotten."""
+
+
 class Store(Protocol):
     """The one synchronous port the core reads from."""
+
+    @property
+    def tree(self) -> HashTree:
+        """The hashes of every record that `get` would show; the store keeps them up to date."""
+        ...
 
     def get(self, key: bytes) -> Held | None:
         """What is held of a key. Raises `Unreadable` when the copy on disk is damaged."""
@@ -43,6 +73,22 @@ class Store(Protocol):
 
     def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
         """Up to `limit` keys above `after` that start with `prefix`, in byte order."""
+        ...
+
+    def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
+        """Every key in a leaf of the tree and what is held of it, in byte order; None where that is damaged."""
+        ...
+
+    def mend_leaf(self, leaf: int) -> bool:
+        """Count a leaf of the tree anew from its records. True when it was wrong."""
+        ...
+
+    def hints(self) -> dict[HintKey, Hint]:
+        """Every hint, as it was when the store was opened. Called once, at boot."""
+        ...
+
+    def fact(self, name: str) -> bytes:
+        """What was last noted under this name; empty when nothing was. Turns in flight do not count."""
         ...
 
 
@@ -61,9 +107,13 @@ class Turn(Struct, gc=False):
     writes: dict[bytes, Held]
     """Key -> what is held of it from now on; the last write of a key in a turn is the one that counts."""
     acks: Sends
+    aside: Aside | None = None
+    """Hints and facts; None in most turns."""
+    control: Sends = {}
+    """Heartbeats and the like: they leave at once too, in a lane of their own, and are not missed if lost."""
 
     def __bool__(self) -> bool:
-        return bool(self.sends or self.writes or self.acks)
+        return bool(self.sends or self.writes or self.acks or self.aside or self.control)
 
 
 class Outbox:
@@ -75,6 +125,8 @@ class Outbox:
         self._sends: Sends = {}
         self._acks: Sends = {}
         self._writes: dict[bytes, Held] = {}
+        self._aside: Aside | None = None
+        self._control: Sends = {}
         self._committing: deque[tuple[int, dict[bytes, Held]]] = deque()
         self.volatile = False
         """Whether the last `read` or `scan` showed something not yet durable."""
@@ -88,6 +140,10 @@ class Outbox:
             self._sends[to] = [message]
         else:
             box.append(message)
+
+    def tell(self, to: Address, message: Message) -> None:
+        """Leave at once, never behind data."""
+        self._control.setdefault(to, []).append(message)
 
     def ack(self, to: Address, message: Message) -> None:
         """Leave once everything written so far is durable."""
@@ -108,6 +164,34 @@ class Outbox:
         """Make this what is held of the key."""
         self._writes[key] = held
 
+    def merge(self, key: bytes, record: bytes) -> Held:
+        """Merge an encoded record into what is held. What is held now.
+
+        Raises `Unreadable` where a damaged copy is in the way, `msgspec.MsgspecError` on malformed bytes.
+        """
+        held = self.read(key)
+        merged = merge_held(held, record)
+        if merged is not held:
+            self._writes[key] = merged
+        return merged
+
+    def erase(self, key: bytes) -> None:
+        """Drop what is held of the key, and the actor it was minted under."""
+        self._writes[key] = GONE
+
+    def keep_hint(self, owner: NodeId, key: bytes, hint: Hint | None) -> None:
+        """Keep a hint, or forget one."""
+        self._set_aside().hints[owner, key] = hint
+
+    def note(self, name: str, fact: bytes) -> None:
+        """Remember a fact."""
+        self._set_aside().facts[name] = fact
+
+    def _set_aside(self) -> Aside:
+        if self._aside is None:
+            self._aside = Aside({}, {})
+        return self._aside
+
     def read(self, key: bytes) -> Held | None:
         """What is held of the key, writes of this turn included; sets `volatile`."""
         held = self._writes.get(key)
@@ -118,7 +202,7 @@ class Outbox:
                     break
         if held is not None:
             self.volatile = True
-            return held
+            return held if held is not GONE else None
         self.volatile = False
         return self._store.get(key)
 
@@ -145,21 +229,21 @@ class Outbox:
             if key > after and key.startswith(prefix)
         }
         self.volatile = bool(fresh)
-        stored = self._store.scan(after, prefix, limit)
         if not fresh:
-            return stored
-        merged = {row.key: row.held for row in stored} | fresh
-        return [Stored(key, merged[key]) for key in sorted(merged)[:limit]]
+            return self._store.scan(after, prefix, limit)
+        gone = sum(held is GONE for held in fresh.values())
+        merged = {row.key: row.held for row in self._store.scan(after, prefix, limit + gone)} | fresh
+        return [Stored(key, merged[key]) for key in sorted(merged) if merged[key] is not GONE][:limit]
 
     # ---- what the shell calls --------------------------------------------------------------
 
     def take(self) -> Turn:
         """End the turn: hand out what it owes, and begin the next."""
-        turn = Turn(self._number, self._sends, self._writes, self._acks)
+        turn = Turn(self._number, self._sends, self._writes, self._acks, self._aside, self._control)
         if self._writes:
             self._committing.append((self._number, self._writes))
         self._number += 1
-        self._sends, self._acks, self._writes = {}, {}, {}
+        self._sends, self._acks, self._writes, self._aside, self._control = {}, {}, {}, None, {}
         return turn
 
     def committed(self, number: int) -> None:

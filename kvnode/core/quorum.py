@@ -13,7 +13,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from kvnode.core.versions import Held
-from kvnode.protocol.messages import Answer, Put
+from kvnode.protocol.messages import Answer, Hinted, Put
 from kvnode.protocol.types import Address, Millis, NodeId, Version
 
 
@@ -40,6 +40,16 @@ class Quorum(Struct, gc=False):
     """Those who refused, or cannot be reached: not waited for, but counted if they answer yet."""
     done: bool = False
     """The client has its reply."""
+    called: dict[NodeId, int] | None = None
+    """Fallbacks that were asked, and for which owners, in bits; None while none was needed."""
+    standing: set[NodeId] | None = None
+    """Those of them that have not answered."""
+    voted: set[NodeId] | None = None
+    """Those that have taken the place of an owner: one node is one vote."""
+    covered: int = 0
+    """Owners whose place a fallback has taken. Neither counts beside the other: a hint ends up there."""
+    hinted: list[Hinted] | None = None
+    """For the story: which owner's record is kept where."""
 
     @property
     def enough(self) -> bool:
@@ -61,13 +71,13 @@ class Quorum(Struct, gc=False):
     @property
     def hopeless(self) -> bool:
         """Whether those who may still answer are too few."""
-        waiting = ~(self.answered | self.lost) & ((1 << len(self.peers) + 1) - 1)
-        return self.have + waiting.bit_count() < self.need
+        waiting = (~(self.answered | self.lost) & ((1 << len(self.peers) + 1) - 1)).bit_count()
+        return self.have + waiting + (len(self.standing) if self.standing else 0) < self.need
 
     @property
     def finished(self) -> bool:
         """Whether everyone who was asked has answered or is lost."""
-        return not self.asked & ~(self.answered | self.lost)
+        return not self.asked & ~(self.answered | self.lost) and not self.standing
 
     def ask(self, node: NodeId) -> None:
         """This owner is being asked."""
@@ -85,8 +95,8 @@ class Quorum(Struct, gc=False):
         if self.answered & bit or not self.asked & bit:
             return False
         self.answered |= bit
-        self.have += 1
-        assert self.have <= len(self.peers) + 1
+        if not self.covered & bit:
+            self.have += 1
         return True
 
     def lose(self, node: NodeId) -> bool:
@@ -99,10 +109,37 @@ class Quorum(Struct, gc=False):
         self.lost |= bit
         return True
 
-    def tell(self, node: NodeId, now: Millis, told: str, *, ok: bool = True) -> None:
-        """Add an owner's part to the story, if there is to be one."""
+    def is_lost(self, node: NodeId) -> bool:
+        """Whether this owner is not waited for."""
+        return bool(self.lost >> self.peers.index(node) & 1)
+
+    def stand_in(self, fallback: NodeId, owner: NodeId | None = None) -> None:
+        """This fallback is being asked in place of an owner, or of any that is lost."""
+        if self.called is None or self.standing is None:
+            self.called, self.standing, self.voted = {}, set(), set()
+        places = self.lost if owner is None else 1 << self.peers.index(owner)
+        self.called[fallback] = self.called.get(fallback, 0) | places
+        self.standing.add(fallback)
+
+    def count_stand_in(self, fallback: NodeId, *, counts: bool) -> bool:
+        """A fallback has answered. False when it was not asked, or has answered before.
+
+        It takes the place of one owner, however many it was asked for: one node is one vote.
+        """
+        if self.standing is None or self.called is None or self.voted is None or fallback not in self.standing:
+            return False
+        self.standing.discard(fallback)
+        free = self.called[fallback] & ~(self.answered | self.covered)
+        if counts and free and fallback not in self.voted:
+            self.voted.add(fallback)
+            self.covered |= free & -free
+            self.have += 1
+        return True
+
+    def tell(self, node: NodeId, now: Millis, told: str, *, ok: bool = True, kind: str = "owner") -> None:
+        """Add a replica's part to the story, if there is to be one."""
         if self.answers is not None:
-            self.answers.append(Answer(node, "owner", ok, round(now - self.started, 3), told))
+            self.answers.append(Answer(node, kind, ok, round(now - self.started, 3), told))
 
 
 class GetQuorum(Quorum, kw_only=True, gc=False):
@@ -117,10 +154,27 @@ class GetQuorum(Quorum, kw_only=True, gc=False):
     """Whether the read is of all other owners, to mend this node's own damaged copy."""
     then: Put | None = None
     """The write this read was made for."""
+    seen: list[tuple[NodeId, bytes]] | None = None
+    """Owners that answered with a record of their own, and its digest."""
+
+    def stale(self) -> list[NodeId]:
+        """The owners whose answer lacked something that another one's had; "" is this node."""
+        held = self.held
+        if held is None or self.seen is None:
+            return []
+        told = dict(self.seen)
+        stale = [node for node, digest in told.items() if digest != held.digest]
+        if self.digest != held.digest:  # those who said `Same` hold what we held
+            stale += [p for i, p in enumerate(self.peers) if self.answered >> i & 1 and p not in told]
+            if self.answered >> len(self.peers) & 1:
+                stale.append(NodeId(""))
+        return stale
 
 
 class PutQuorum(Quorum, kw_only=True, gc=False):
     """A write: the version that W owners must hold."""
 
     version: Version
+    record: bytes
+    """What owners are sent, encoded."""
     condition: str = ""

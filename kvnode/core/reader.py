@@ -7,7 +7,11 @@ Input: Get, reads for puts, ReplicaSame, ReplicaRead, ReplicaRefused, lost peers
 
     own copy ─ digest ─► R - 1 owners ─┬─ Same ───────────► enough: answer with our copy
                                        ├─ Read (record) ──► merge, then the same
-                                       └─ silence 15 ms ──► ask the others too (hedge)
+                                       ├─ silence 15 ms ──► ask the others too (hedge)
+                                       └─ out of reach ───► in `eventual`, ask fallbacks for their hints
+
+*Read repair* (Dynamo §5). After the reply, whoever of those asked turned out stale is sent the merge. A
+fallback's "not found" is no answer: it holds only what came while an owner was out of reach.
 
 *Healing.* An unreadable copy may have held a write that only one other owner has. Writing back the
 merge of R owners could leave that write on one owner, and a later quorum would miss it. So healing
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -27,33 +32,48 @@ from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.quorum import GetQuorum
 from kvnode.core.rules import needed_r
-from kvnode.core.versions import Held, as_read, merge_held
+from kvnode.core.versions import ABSENT, NEVER, Held, as_read, merge_held
 from kvnode.protocol.messages import (
+    Answer,
     Error,
     Get,
     Got,
     Put,
+    ReadHint,
     ReadReplica,
     ReplicaRead,
     ReplicaRefused,
     ReplicaSame,
+    WriteReplica,
 )
-from kvnode.protocol.types import EVENTUAL, Address, Millis, NodeId
+from kvnode.protocol.replication import RECOVERING, UNREADABLE
+from kvnode.protocol.types import EVENTUAL, QUORUM, Address, Millis, NodeId
 
-NEVER = b"\0"
-"""A digest no record has, so that every owner answers with what it holds."""
+NO_REPLY = 0
+"""The request id of a write whose outcome nobody waits for."""
 NOBODY: Address = b""
 """The client of a read that this node makes for itself."""
 
 Then = Callable[[GetQuorum, Put], None]
 
 
+class Keeper(Protocol):
+    """What a reader needs of whoever keeps hints on this node."""
+
+    def record(self, key: bytes) -> Held | None:
+        """What is kept of a key that this node does not own."""
+        ...
+
+
 class Reader:
     """The reads this node coordinates."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local, keeper: Keeper) -> None:
         self._local = local
         self._outbox = local.outbox
+        self._keeper = keeper
+        self._mending_since: Millis = 0
+        self._mended = 0
         self.ledger: Ledger[GetQuorum] = Ledger(local, "r")
         self._quorums = self.ledger.quorums
         self._hedges: deque[tuple[Millis, int]] = deque()
@@ -73,19 +93,51 @@ class Reader:
         """Read a key for a client. `peers` are its other owners."""
         need, problem = needed_r(ask.r, ask.mode, len(peers) + 1)
         if problem:
-            return self.ledger.refuse(client, ask.rid, Error.INVALID, problem)
-        if self.full:
-            return self.ledger.overloaded(client, ask.rid)
+            return self.ledger.refuse(client, ask, Error.INVALID, problem)
+        if self._turned_away(client, ask):
+            return None
         return self.read(client, ask, peers, need, None)
+
+    def on_get_for_owners(self, client: Address, ask: Get, owners: tuple[NodeId, ...]) -> None:
+        """Read a key none of whose owners can be reached from the fallbacks' hints; `eventual` only."""
+        need, problem = needed_r(ask.r, ask.mode, len(owners))
+        if problem:
+            return self.ledger.refuse(client, ask, Error.INVALID, problem)
+        if self._turned_away(client, ask) or self.ledger.cut_off(client, ask, owners, need, "r"):
+            return None
+        quorum = self._quorum(client, ask, owners, need, None)
+        quorum.lose(ME)
+        quorum.held = self._keeper.record(ask.key)
+        quorum.volatile = True
+        if quorum.held is not None:
+            quorum.digest = quorum.held.digest
+            quorum.stand_in(self._local.me)
+            quorum.count_stand_in(self._local.me, counts=True)
+            quorum.tell(self._local.me, self._local.now, "value", kind="fallback")
+        return self._go_on(quorum, ask)
+
+    def _turned_away(self, client: Address, ask: Get) -> bool:
+        """Whether this node may not, or cannot, take a get on now; the client has been told."""
+        if self._local.refusal:
+            self.ledger.refuse(client, ask, Error.REFUSED, self._local.refusal, "kvctl check")
+        elif self.full:
+            self.ledger.overloaded(client, ask)
+        else:
+            return False
+        return True
+
+    def _quorum(
+        self, client: Address, ask: Get | Put, peers: tuple[NodeId, ...], need: int, then: Put | None
+    ) -> GetQuorum:
+        story: list[Answer] | None = [] if ask.story else None
+        return GetQuorum(client, ask.rid, ask.key, peers, need, ask.mode, self._local.now, story, then=then)
 
     def read(
         self, client: Address, ask: Get | Put, peers: tuple[NodeId, ...], need: int, then: Put | None
     ) -> None:
         """Read a key from `need` owners, this one first."""
         local, outbox = self._local, self._outbox
-        quorum = GetQuorum(
-            client, ask.rid, ask.key, peers, need, ask.mode, local.now, [] if ask.story else None, then=then
-        )
+        quorum = self._quorum(client, ask, peers, need, then)
         try:
             held = outbox.read(ask.key)
         except Unreadable:
@@ -95,29 +147,56 @@ class Reader:
             self.heal(ask.key, peers)
         else:
             quorum.volatile = outbox.volatile
-            quorum.asked = quorum.answered = 1 << len(peers)
-            quorum.have = 1
             if held is not None:
                 quorum.held = held
                 quorum.digest = held.digest
-            if quorum.answers is not None:
-                quorum.tell(local.me, local.now, "value" if held is not None else "absent")
-        if quorum.have >= need:
+            if ask.mode == QUORUM and local.recovering and local.routes.partition(ask.key) in local.recovering:
+                quorum.lose(ME)
+                quorum.tell(local.me, local.now, RECOVERING, ok=False)
+            else:
+                quorum.asked = quorum.answered = 1 << len(peers)
+                quorum.have = 1
+                if quorum.answers is not None:
+                    quorum.tell(local.me, local.now, "value" if held is not None else "absent")
+        return self._go_on(quorum, ask)
+
+    def _go_on(self, quorum: GetQuorum, ask: Get | Put) -> None:
+        """Answer at once if that is enough already, else ask others."""
+        avoided = self._local.peers.avoided
+        if quorum.have >= quorum.need:
             return self._enough(quorum)
-        if local.peers.avoided:
-            if self.ledger.cut_off(client, ask.rid, peers, need, quorum.have):
+        if avoided:
+            if self.ledger.cut_off(quorum.client, ask, quorum.peers, quorum.need, "r"):
                 return None
-            self.ledger.lose_avoided(quorum)
-        return self._open(quorum, self.ledger.deadline(ask.timeout_ms, local.now))
+            for peer in quorum.peers:
+                if peer in avoided:
+                    quorum.lose(peer)
+        return self._open(quorum, self.ledger.deadline(ask.timeout_ms, self._local.now))
 
     def _open(self, quorum: GetQuorum, deadline: Millis) -> None:
         rid = self.ledger.open(quorum, deadline)
         self._hedges.append((self._local.now + config.HEDGE_MS, rid))
         missing = quorum.need - quorum.have
-        self._ask(rid, quorum, quorum.unasked[:missing] if quorum.lost else quorum.peers[:missing])
+        if not quorum.lost:
+            return self._ask(rid, quorum, quorum.peers[:missing])
+        self._ask_more(rid, quorum, missing)
+        return self.ledger.settle(rid, quorum, self._local.me, "no other replica is in reach")
+
+    def _ask_more(self, rid: int, quorum: GetQuorum, count: int) -> None:
+        """Ask so many more: owners, then fallbacks."""
+        owners = quorum.unasked[:count]
+        self._ask(rid, quorum, owners)
+        if len(owners) < count and quorum.mode == EVENTUAL and not quorum.heal:
+            local = self._local
+            known = {local.me, *(quorum.called or ())}
+            for fallback in local.routes.fallbacks(local.routes.partition(quorum.key)):
+                if fallback not in known and fallback not in local.peers.avoided:
+                    quorum.stand_in(fallback)
+                    self._outbox.send(fallback, ReadHint(rid, local.routes.epoch, quorum.key))
 
     def _ask(self, rid: int, quorum: GetQuorum, owners: tuple[NodeId, ...]) -> None:
-        question = ReadReplica(rid, self._local.routes.epoch, quorum.key, quorum.digest)
+        strict = quorum.mode == QUORUM
+        question = ReadReplica(rid, self._local.routes.epoch, quorum.key, quorum.digest, strict)
         for owner in owners:
             quorum.ask(owner)
             self._outbox.send(owner, question)
@@ -133,31 +212,39 @@ class Reader:
             quorum.tell(sender, self._local.now, "digest")
         return self._step(same.rid, quorum)
 
-    def on_replica_read(self, sender: NodeId, read: ReplicaRead) -> bool:
-        """An owner holds something else. False when the request is not one of ours."""
+    def on_replica_read(self, sender: NodeId, read: ReplicaRead) -> None:
+        """An owner holds something else, or a fallback tells of its hints."""
         quorum = self._quorums.get(read.rid)
         if quorum is None:
-            return False
+            return self._local.ignore("replica_read")
         try:
             merged = merge_held(quorum.held, read.record) if read.record else quorum.held
         except msgspec.MsgspecError:
             self._local.counters["malformed_records"] += 1
-            self._replace(read.rid, quorum, sender, "malformed record")
-            return True
-        if not quorum.count(sender):
-            self._local.ignore("replica_read")
-            return True
+            return self._replace(read.rid, quorum, sender, "malformed record")
+        told = "value" if read.record else "absent"
+        if quorum.count(sender):
+            quorum.tell(sender, self._local.now, told)
+            digest = merge_held(None, read.record).digest if read.record else ABSENT
+            quorum.seen = [*(quorum.seen or ()), (sender, digest)]
+        elif quorum.count_stand_in(sender, counts=bool(read.record)):
+            quorum.tell(sender, self._local.now, told, ok=bool(read.record), kind="fallback")
+        else:
+            return self._local.ignore("replica_read")
         quorum.held = merged
-        quorum.tell(sender, self._local.now, "value" if read.record else "absent")
-        self._step(read.rid, quorum)
-        return True
+        return self._step(read.rid, quorum)
 
     def _step(self, rid: int, quorum: GetQuorum) -> None:
         """After an answer: reply once there are enough, forget once all have come."""
         if not quorum.done and quorum.have >= quorum.need:
             self._enough(quorum)
         if quorum.finished:
+            if not quorum.done and quorum.hopeless:
+                text = f"r={quorum.need} cannot be met: {quorum.have} replicas could tell"
+                self.ledger.fail(quorum, Error.UNAVAILABLE, text)
             del self._quorums[rid]
+            if quorum.seen is not None:
+                self._mend(quorum)
 
     def _enough(self, quorum: GetQuorum) -> None:
         assert not quorum.done
@@ -169,11 +256,32 @@ class Reader:
             return self.then(quorum, quorum.then)
         if not quorum.client:
             return None
-        got = Got(
-            quorum.rid, local.routes.epoch, as_read(quorum.held, local.clock.wall), self.ledger.story(quorum)
-        )
+        story = self.ledger.story(quorum)
+        got = Got(quorum.rid, local.routes.epoch, as_read(quorum.held, local.clock.wall), story)
         local.latency.record(int((local.now - quorum.started) * 1000))
         return self._outbox.reply(quorum.client, got, volatile=quorum.volatile)
+
+    # ---- read repair -----------------------------------------------------------------------
+
+    def _mend(self, quorum: GetQuorum) -> None:
+        """Bring those that were stale up to date, within the rate."""
+        local = self._local
+        stale = quorum.stale()
+        if not stale or quorum.held is None or not quorum.done or quorum.then is not None:
+            return  # a write is on its way to all of them anyway
+        if local.now - self._mending_since >= 1_000:
+            self._mending_since, self._mended = local.now, 0
+        if self._mended + len(stale) > config.READ_REPAIRS_PER_S:
+            local.counters["read_repairs_skipped"] += len(stale)
+            return
+        self._mended += len(stale)
+        local.counters["read_repairs"] += len(stale)
+        for node in stale:
+            if node == ME:
+                self.take_in(quorum.key, quorum.held)
+            else:
+                record, until = quorum.held.blob, local.until(node)
+                self._outbox.send(node, WriteReplica(NO_REPLY, local.routes.epoch, quorum.key, record, until))
 
     # ---- healing ---------------------------------------------------------------------------
 
@@ -189,9 +297,11 @@ class Reader:
     def read_all_others(self, client: Address, ask: Put, peers: tuple[NodeId, ...]) -> None:
         """A put to a key whose copy here is damaged: fetch it from all other owners first, or fail."""
         quorum = self._healer(client, ask.rid, ask.key, peers, ask)
-        if not peers or self.ledger.cut_off(client, ask.rid, peers, len(peers), 0):
-            text = "this owner's copy of the key is damaged, and there is no other owner"
-            return None if peers else self.ledger.refuse(client, ask.rid, Error.UNAVAILABLE, text)
+        out = ", ".join(peer for peer in peers if peer in self._local.peers.avoided)
+        if out or not peers:
+            missing = f"{out} cannot be reached" if out else "there is no other owner"
+            text = f"this owner's copy of the key is damaged, and {missing}"
+            return self.ledger.refuse(client, ask, Error.UNAVAILABLE, text, "kvctl status")
         return self._open(quorum, self.ledger.deadline(ask.timeout_ms, self._local.now))
 
     def _healer(
@@ -243,11 +353,20 @@ class Reader:
             self._replace(rid, quorum, peer, "unreachable")
 
     def _replace(self, rid: int, quorum: GetQuorum, owner: NodeId, why: str) -> None:
-        if self.ledger.out(rid, quorum, owner, why):
-            self._quorums[rid] = quorum  # it may have been closed: nobody was left who had been asked
-            self._ask(rid, quorum, quorum.unasked[:1])
-        elif quorum.heal and quorum.done:
+        if quorum.heal and why == UNREADABLE and quorum.count(owner):
+            return self._step(rid, quorum)  # what its copy held is lost there too: it has told all it can
+        if quorum.count_stand_in(owner, counts=False):
+            quorum.tell(owner, self._local.now, why, ok=False, kind="fallback")
+        elif quorum.lose(owner):
+            quorum.tell(owner, self._local.now, why, ok=False)
+        else:
+            return None
+        if not quorum.done:
+            self._ask_more(rid, quorum, 1)
+        self.ledger.settle(rid, quorum, owner, why)
+        if quorum.heal and quorum.done:
             self._healing.discard(quorum.key)
+        return None
 
     @property
     def busy(self) -> bool:
@@ -268,7 +387,9 @@ class Reader:
             if quorum is not None and not quorum.done:
                 self._local.counters["hedged"] += 1
                 self._ask(rid, quorum, quorum.unasked)
-        self.ledger.expire(now)
+        for _, quorum in self.ledger.expire(now):
+            if quorum.seen is not None:
+                self._mend(quorum)
         if self._healing:
             self._healing = {q.key for q in self._quorums.values() if q.heal and not q.done}
 

@@ -13,7 +13,7 @@ import msgspec
 
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
-from kvnode.core.versions import ABSENT, merge_held
+from kvnode.core.versions import ABSENT, NEVER, merge_held
 from kvnode.protocol.messages import (
     ReadReplica,
     ReplicaRead,
@@ -24,9 +24,8 @@ from kvnode.protocol.messages import (
     ScanReplica,
     WriteReplica,
 )
+from kvnode.protocol.replication import RECOVERING, UNREADABLE
 from kvnode.protocol.types import NodeId
-
-UNREADABLE = "unreadable"
 
 
 class Replica:
@@ -43,7 +42,10 @@ class Replica:
         try:
             held = outbox.read(ask.key)
         except Unreadable:
-            return self._damaged(sender, ask.rid, ask.key)
+            # One that heals its own copy of the key is not asked back: two would do so for ever.
+            return self._damaged(sender, ask.rid, ask.key, heal=ask.digest != NEVER)
+        if ask.strict and self._local.recovering and self._recovering(ask.key):
+            return outbox.send(sender, ReplicaRefused(ask.rid, RECOVERING))
         volatile = outbox.volatile
         if (held.digest if held is not None else ABSENT) == ask.digest:
             return outbox.reply(sender, ReplicaSame(ask.rid), volatile=volatile)
@@ -53,7 +55,8 @@ class Replica:
     def on_write_replica(self, sender: NodeId, order: WriteReplica) -> None:
         """Merge a record; acknowledge when it is durable."""
         local, outbox = self._local, self._outbox
-        if order.deadline < local.clock.wall:
+        if order.deadline < local.steady:
+            local.counters["late_writes"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
         if local.routes.peers[local.routes.partition(order.key)] is None:
             return outbox.send(sender, ReplicaRefused(order.rid, f"not an owner at epoch {local.routes.epoch}"))
@@ -70,18 +73,26 @@ class Replica:
             return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
         if merged is not held:
             outbox.write(order.key, merged)
-        return outbox.ack(sender, ReplicaWritten(order.rid))
+        if order.rid:
+            outbox.ack(sender, ReplicaWritten(order.rid))
+        return None
 
-    def _damaged(self, sender: NodeId, rid: int, key: bytes) -> None:
+    def _recovering(self, key: bytes) -> bool:
+        """Whether this copy may lack what this node once acknowledged."""
+        return self._local.routes.partition(key) in self._local.recovering
+
+    def _damaged(self, sender: NodeId, rid: int, key: bytes, *, heal: bool = True) -> None:
         local = self._local
         local.counters["unreadable"] += 1
         peers = local.routes.peers[local.routes.partition(key)]
-        if peers is not None:
+        if heal and peers is not None:
             self._heal(key, peers)
         self._outbox.send(sender, ReplicaRefused(rid, UNREADABLE))
 
     def on_scan_replica(self, sender: NodeId, ask: ScanReplica) -> None:
         """One page of what is held, in byte order."""
+        if self._local.recovering:
+            return self._outbox.send(sender, ReplicaRefused(ask.rid, RECOVERING))
         try:
             rows, more = self._outbox.scan(ask.after, ask.prefix, ask.limit)
         except Unreadable:

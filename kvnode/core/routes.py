@@ -5,6 +5,8 @@ Promises: always of exactly one ring. Never: consults anything but the ring.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from kvnode.protocol.ring import Partition, Ring, hash_slot, shift_of
 from kvnode.protocol.types import NodeId
 
@@ -12,7 +14,7 @@ from kvnode.protocol.types import NodeId
 class Routes:
     """Lookups by partition, from the point of view of one member."""
 
-    __slots__ = ("epoch", "members", "others", "owners", "peers", "ring", "shift")
+    __slots__ = ("_fallbacks", "epoch", "members", "others", "owners", "peers", "ring", "shift")
 
     def __init__(self, ring: Ring, me: NodeId) -> None:
         self.ring = ring
@@ -32,6 +34,22 @@ class Routes:
         In the order of the members after this one: reads ask the first R - 1, so what a node asks in
         one turn goes to few peers in large frames, and each member is asked as often as any other.
         """
+
+        self._fallbacks: dict[Partition, tuple[NodeId, ...]] = {}
+
+    def fallbacks(self, partition: Partition) -> tuple[NodeId, ...]:
+        """Who stands in for an owner of a partition: the other members, in an order of the partition's own.
+
+        By rendezvous hashing (Thaler and Ravishankar 1998): the same on every node, and a member that
+        leaves moves nothing but its own place.
+        """
+        found = self._fallbacks.get(partition)
+        if found is None:
+            owners = self.owners[partition]
+            rest = [member for member in self.members if member not in owners]
+            rest.sort(key=lambda member: blake2b(f"{partition} {member}".encode(), digest_size=8).digest())
+            found = self._fallbacks[partition] = tuple(rest)
+        return found
 
     def partition(self, key: bytes) -> Partition:
         """The partition of a key."""

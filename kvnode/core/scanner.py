@@ -55,19 +55,27 @@ class Scanner:
         page = Page(client, ask, waiting, {}, silent)
         rid = local.next_rid()
         question = ScanReplica(rid, local.routes.epoch, ask.after, ask.prefix, ask.limit)
-        try:
-            rows, more = local.outbox.scan(ask.after, ask.prefix, ask.limit)
-        except Unreadable:
-            page.silent.add(local.me)
-        else:
-            page.told[local.me] = ReplicaScanned(rid, rows, more)
-            page.volatile = local.outbox.volatile
+        self._read_own(rid, page)
         self._pages[rid] = page
         timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
         self._deadlines.add(rid, local.now + timeout)
         for peer in sorted(waiting):
             local.outbox.send(peer, question)
         return self._step(rid, page)
+
+    def _read_own(self, rid: int, page: Page) -> None:
+        """This node's part of the page, unless it may lack what it once acknowledged."""
+        local, ask = self._local, page.ask
+        try:
+            rows, more = local.outbox.scan(ask.after, ask.prefix, ask.limit)
+        except Unreadable:
+            page.silent.add(local.me)
+            return
+        if local.recovering:
+            page.silent.add(local.me)
+        else:
+            page.told[local.me] = ReplicaScanned(rid, rows, more)
+            page.volatile = local.outbox.volatile
 
     def on_replica_scanned(self, sender: NodeId, scanned: ReplicaScanned) -> None:
         """A member's part of the page."""

@@ -16,18 +16,34 @@ record and per boot.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from random import Random
 
+import msgspec
 from msgspec import Struct
 
 from kvnode import config
 from kvnode.core.clock import HybridClock
 from kvnode.protocol.context import join
-from kvnode.protocol.types import Actor, Past, Record, Time, Version, WallMillis, decode_record, encode_record
+from kvnode.protocol.types import (
+    Actor,
+    Past,
+    Record,
+    Time,
+    Version,
+    WallMillis,
+    decode_record,
+    encode_record,
+    time_to_wall,
+)
 
 NO_ACTOR: Actor = 0
+FAMILY_BITS = 3
+"""The actors that a node mints one key under in one boot differ in so many bits at the end."""
 ABSENT = b""
 """The digest of no record."""
+NEVER = b"\0"
+"""A digest that no record has: whoever is asked with it tells what it holds."""
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -41,7 +57,7 @@ class Held(Struct, frozen=True, gc=False):
     expires_at: WallMillis = 0
     """The earliest expiry among the versions; 0 when none expires."""
     actor: Actor = NO_ACTOR
-    """For this node alone: the actor it mints this key under, in this boot."""
+    """For this node alone: the last of the actors it mints this key under, in this boot."""
 
     def record(self) -> Record:
         """The versions."""
@@ -112,7 +128,9 @@ def _merge_single(mine: Record, theirs: Record) -> Record:
 
 
 def merge_held(mine: Held | None, theirs: bytes) -> Held:
-    """Merge an encoded record into what is held. Raises `msgspec.MsgspecError` on malformed bytes.
+    """Merge an encoded record into what is held.
+
+    Raises `msgspec.MsgspecError` on malformed bytes, or where nobody could decode the merge.
 
     Returns `mine` itself when `theirs` brings nothing new.
     """
@@ -122,18 +140,21 @@ def merge_held(mine: Held | None, theirs: bytes) -> Held:
     ours = mine.record()
     merged = merge(ours, record)
     actor = mine.actor
-    if actor != NO_ACTOR and _names_beyond(record, actor, join(ours).get(actor, 0)):
+    if actor != NO_ACTOR and _names_beyond(record, actor, join(ours)):
         actor = NO_ACTOR
     if merged is record:
         return held_of(record, actor, blob=theirs)
+    if len(merged) > config.SIBLINGS_CAP:
+        raise msgspec.ValidationError(f"a record of more than {config.SIBLINGS_CAP} versions")
     if (merged is ours or digest_of(merged) == mine.digest) and actor == mine.actor:
         return mine
     return held_of(merged, actor)
 
 
-def _names_beyond(record: Record, actor: Actor, known: Time) -> bool:
-    """Whether a record names a time of our actor that we never minted: then the actor is burnt."""
-    return join(record).get(actor, 0) > known
+def _names_beyond(record: Record, actor: Actor, known: Past) -> bool:
+    """Whether a record names a time of one of our actors that we never minted: then all are burnt."""
+    family = actor >> FAMILY_BITS
+    return any(t > known.get(a, 0) for a, t in join(record).items() if a >> FAMILY_BITS == family)
 
 
 class Mint(Struct, frozen=True, gc=False):
@@ -145,6 +166,10 @@ class Mint(Struct, frozen=True, gc=False):
     """Versions in the new record."""
 
 
+Settled = Callable[[], WallMillis]
+"""Tells before when everything written of a partition is with all its owners, and in no hint; 0 if unknown."""
+
+
 class Minter:
     """Makes new versions for one node during one boot. The only writer of dots."""
 
@@ -154,22 +179,29 @@ class Minter:
         self.pruned = 0
         """Clock entries dropped for being more than the limit: each may show as a false sibling."""
 
-    def mint(self, held: Held | None, past: Past | None, value: bytes | None, expires_at: WallMillis = 0) -> Mint:
-        """Put a version over what is held. What `past` does not cover stays; None covers all of it."""
+    def mint(
+        self,
+        held: Held | None,
+        past: Past | None,
+        value: bytes | None,
+        expires_at: WallMillis = 0,
+        settled: Settled | None = None,
+    ) -> Mint:
+        """Put a version over what is held. What `past` does not cover stays; None covers all of it.
+
+        `settled` is asked only where the past is long.
+        """
         ours = held.record() if held is not None else ()
         seen = join(ours)
         covers_all = past is None
         if past is None:
             past = seen
-        actor = held.actor if held is not None else NO_ACTOR
-        latest = seen.get(actor, 0)
-        # Beyond what we minted: it is burnt. Short of it: this writer has not seen all of this actor's
-        # versions, and the context of its own reply, {actor: this time}, would cover those as well.
-        if actor == NO_ACTOR or actor not in seen or past.get(actor, 0) != latest:
-            actor = self._draw()
-        assert actor != NO_ACTOR
-        if len(past) > config.CLOCK_ENTRIES_MAX:
-            past = self._prune(past, ours)
+        ours_until_now = held.actor if held is not None else NO_ACTOR
+        actor, last = self._actor(ours_until_now, seen, past)
+        family = ours_until_now >> FAMILY_BITS
+        latest = max((time for a, time in seen.items() if a >> FAMILY_BITS == family), default=0)
+        if len(past) > config.CLOCK_ENTRIES_FREE:
+            past = self._prune(past, ours, settled() if settled is not None else 0)
         if len(past) > 1:
             past = dict(sorted(past.items()))
         # Two puts with one context must not get one dot, however far ahead that context is.
@@ -177,14 +209,39 @@ class Minter:
         version = Version(actor, time, past, value, expires_at)
         kept = () if covers_all else tuple(v for v in ours if not covers(past, v))
         record = tuple(sorted((*kept, version), key=_version_order)) if kept else (version,)
-        return Mint(held_of(record, actor), version, len(record))
+        return Mint(held_of(record, last), version, len(record))
+
+    def _actor(self, last: Actor, seen: Past, past: Past) -> tuple[Actor, Actor]:
+        """The actor to mint under, and the last of its family from now on.
+
+        A writer who has not seen all of an actor's versions may not add to them: the context of its own
+        reply, {actor: this time}, would cover those as well. So each branch of a key that is written with
+        old contexts has an actor of its own, up to eight; else pasts would grow with each such write.
+        """
+        if last != NO_ACTOR:
+            for actor in range(last, (last >> FAMILY_BITS << FAMILY_BITS) - 1, -1):
+                if actor in seen and past.get(actor, 0) == seen[actor]:
+                    return actor, last
+            fresh = last + 1
+            if fresh >> FAMILY_BITS == last >> FAMILY_BITS and fresh not in seen and fresh not in past:
+                return fresh, fresh
+        drawn = self._draw()
+        return drawn, drawn
 
     def _draw(self) -> Actor:
-        return self._rng.getrandbits(64) or 1
+        return (self._rng.getrandbits(64 - FAMILY_BITS) or 1) << FAMILY_BITS
 
-    def _prune(self, past: Past, ours: Record) -> Past:
-        """Drop the oldest entries over the limit, but none that covers a version held."""
+    def _prune(self, past: Past, ours: Record, settled: WallMillis) -> Past:
+        """Drop entries that nobody needs, and the oldest over the limit, but none that covers a version held.
+
+        Where all we hold is settled, every owner holds just that: whatever else an older entry covers is
+        nowhere any more.
+        """
         needed = {v.actor for v in ours if covers(past, v)}
+        if all(time_to_wall(v.time) < settled for v in ours):
+            past = {a: time for a, time in past.items() if a in needed or time_to_wall(time) >= settled}
+        if len(past) <= config.CLOCK_ENTRIES_MAX:
+            return past
         oldest = sorted((time, actor) for actor, time in past.items() if actor not in needed)
         surplus = len(past) - config.CLOCK_ENTRIES_MAX
         gone = {actor for _, actor in oldest[:surplus]}

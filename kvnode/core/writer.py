@@ -3,11 +3,16 @@
 Promises: acknowledged only when W owners hold the version durably; replicates the whole merged
 record, never a lone version; a timeout with fewer than W is told as *indeterminate*.
 Never: mints over a copy it cannot read; counts a node twice.
-Input: Put, finished reads, ReplicaWritten, ReplicaRefused, lost peers, ticks.
+Input: Put, finished reads, ReplicaWritten, HintKept, ReplicaRefused, lost peers, ticks.
 
     client ─ Put ─► owner ─ mint, merge ─┬─ WriteReplica (the whole merged record) ─► other owners
                                          └─ own commit ─► own vote
     W votes ─► Written.   See Dynamo §4.5 and ARCHITECTURE "A key".
+
+*Sloppy quorum* (Dynamo §4.6). For each owner that is out of reach a fallback keeps the record as a
+hint: always, so that there are N copies; as a vote for W in `eventual` only. Where no fallback is left
+this node keeps the hint itself, uncounted. With no owner in reach a fallback coordinates, over the
+merge of the hints it has.
 
 There are three kinds of put: with a context (it covers what that context saw); blind in `eventual`
 (it covers what this node holds); and those that read R owners first: blind deletes, blind `quorum`
@@ -16,6 +21,7 @@ writes, and conditional ones (PROTOCOL-CASES 13).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from kvnode import config
@@ -24,20 +30,23 @@ from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.quorum import GetQuorum, PutQuorum
 from kvnode.core.rules import condition_problem, needed_w, pair_problem, reads_first
-from kvnode.core.versions import Held, Mint, Minter
+from kvnode.core.versions import Held, Mint, Minter, merge_held
 from kvnode.protocol.context import BadContext, decode_context, join
 from kvnode.protocol.messages import (
     Condition,
     Error,
     Get,
+    Hinted,
+    HintKept,
+    KeepHint,
     Put,
     ReplicaRefused,
     ReplicaWritten,
     WriteReplica,
     Written,
 )
-from kvnode.protocol.ring import majority
-from kvnode.protocol.types import QUORUM, TIME_MAX, Address, Millis, NodeId, Past
+from kvnode.protocol.ring import Partition, majority
+from kvnode.protocol.types import EVENTUAL, TIME_MAX, Address, Millis, NodeId, Past, WallMillis
 
 
 class Reads(Protocol):
@@ -63,14 +72,33 @@ class Reads(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """What a writer needs of whoever keeps hints on this node."""
+
+    def keep(self, owner: NodeId, key: bytes, held: Held) -> bool:
+        """Keep a record for an owner. False when there is no room."""
+        ...
+
+    def record(self, key: bytes) -> Held | None:
+        """What is kept of a key that this node does not own."""
+        ...
+
+    def miss(self, partition: int, owner: NodeId) -> None:
+        """An owner missed a write that nobody keeps for it."""
+        ...
+
+
 class Writer:
     """The writes this node coordinates."""
 
-    def __init__(self, local: Local, reads: Reads) -> None:
+    def __init__(self, local: Local, reads: Reads, keeper: Keeper) -> None:
         self._local = local
         self._outbox = local.outbox
         self._reads = reads
+        self._keeper = keeper
         self._minter = Minter(local.clock, local.rng)
+        self.settled: Callable[[Partition], WallMillis] = lambda _: 0
+        """Before when everything of a partition is with all its owners."""
         self.ledger: Ledger[PutQuorum] = Ledger(local, "w")
         self._quorums = self.ledger.quorums
 
@@ -86,30 +114,62 @@ class Writer:
         if not problem:
             problem = pair_problem(ask, local.settings.max_pair_bytes)
         if problem:
-            return ledger.refuse(client, ask.rid, Error.INVALID, problem)
-        if ask.deadline and local.clock.wall > ask.deadline:
-            return ledger.refuse(client, ask.rid, Error.REFUSED, "its deadline has passed, by this node's clock")
-        if len(self._quorums) >= config.PENDING_MAX or self._reads.full:
-            return ledger.overloaded(client, ask.rid)
-        if local.peers.avoided and ledger.cut_off(client, ask.rid, peers, need, 1):
+            return ledger.refuse(client, ask, Error.INVALID, problem)
+        if self._turned_away(client, ask):
+            return None
+        if local.peers.avoided and ledger.cut_off(client, ask, peers, need, "w"):
             return None
         if reads_first(ask):
-            r = majority(len(peers) + 1) if ask.mode == QUORUM else min(need, majority(len(peers) + 1))
+            r = majority(len(peers) + 1)
+            if ask.mode == EVENTUAL:
+                # A delete must not wait for owners that are out; the story tells how many it saw.
+                r = min(need, r, 1 + local.peers.reachable(peers))
             return self._reads.read(client, ask, peers, r, ask)
         return self._write(client, ask, peers, need, past, local.now)
+
+    def on_put_for_owners(self, client: Address, ask: Put, owners: tuple[NodeId, ...]) -> None:
+        """Write a key none of whose owners can be reached, as a fallback of theirs; `eventual` only."""
+        ledger = self.ledger
+        need, problem = needed_w(ask.w, ask.mode, len(owners))
+        past: Past | None = None
+        if ask.context and not problem:
+            past, problem = self._past_named(ask)
+        if not problem:
+            problem = pair_problem(ask, self._local.settings.max_pair_bytes)
+        if problem:
+            return ledger.refuse(client, ask, Error.INVALID, problem)
+        if self._turned_away(client, ask) or ledger.cut_off(client, ask, owners, need, "w"):
+            return None
+        if ask.condition != Condition.NONE:
+            text = "the condition cannot be judged: no owner of this key can be reached"
+            return ledger.refuse(client, ask, Error.UNAVAILABLE, text, "kvctl status", need=need)
+        return self._write(client, ask, owners, need, past, self._local.now, owned=False)
+
+    def _turned_away(self, client: Address, ask: Put) -> bool:
+        """Whether this node may not, or cannot, take a put on now; the client has been told."""
+        local, ledger = self._local, self.ledger
+        if ask.deadline and local.steady > ask.deadline:
+            ledger.refuse(client, ask, Error.REFUSED, "its deadline has passed, by this node's clock")
+        elif local.refusal:
+            ledger.refuse(client, ask, Error.REFUSED, local.refusal, "kvctl check")
+        elif len(self._quorums) >= config.PENDING_MAX or self._reads.full:
+            ledger.overloaded(client, ask)
+        else:
+            return False
+        return True
 
     def on_read(self, read: GetQuorum, ask: Put) -> None:
         """The read that a put asked for is in: judge its condition, then write over what was seen."""
         if read.heal and read.held is None:
             text = "this owner's copy of the key is damaged, and no other owner has one"
-            return self.ledger.refuse(read.client, ask.rid, Error.UNAVAILABLE, text, "kvctl explain KEY")
+            return self.ledger.refuse(read.client, ask, Error.UNAVAILABLE, text, "kvctl explain KEY")
         record = read.held.record() if read.held is not None else ()
         # The context was judged when the request came; by now the wall clock may have been set back.
         past = decode_context(ask.key, ask.context) if ask.context else None
         failed = condition_problem(ask, record, past, self._local.wall)
         if failed:
             hint = "read the key again and retry with its new context"
-            return self.ledger.refuse(read.client, ask.rid, Error.CONFLICT, failed, hint, volatile=read.volatile)
+            return self.ledger.refuse(read.client, ask, Error.CONFLICT, failed, hint, volatile=read.volatile)
         if reads_first(ask) and (past is None or ask.condition == Condition.ABSENT):
             past = join(record)
         need, problem = needed_w(ask.w, ask.mode, len(read.peers) + 1)
@@ -128,38 +188,90 @@ class Writer:
         need: int,
         past: Past | None,
         started: Millis,
+        *,
+        owned: bool = True,
     ) -> None:
         local, outbox = self._local, self._outbox
         try:
-            held = outbox.read(ask.key)
+            held = outbox.read(ask.key) if owned else self._keeper.record(ask.key)
         except Unreadable:
             # Minting over an unreadable copy would be a new clock for an old key: fetch it first.
             return self._reads.read_all_others(client, ask, peers)
-        volatile = outbox.volatile
+        volatile = outbox.volatile or not owned
         if past is None and (ask.siblings or ask.retry):
             past = {}
         expires = local.clock.wall + ask.ttl_ms if ask.ttl_ms else 0
-        mint = self._minter.mint(held, past, ask.value, expires)
+        partition = local.routes.partition(ask.key)
+        mint = self._minter.mint(held, past, ask.value, expires, lambda: self.settled(partition))
         problem, hint = mint_problem(mint)
         if problem:
-            return self.ledger.refuse(client, ask.rid, Error.CONFLICT, problem, hint, volatile=volatile)
+            return self.ledger.refuse(client, ask, Error.CONFLICT, problem, hint, volatile=volatile)
         condition = "best_effort" if ask.condition != Condition.NONE else ""
         quorum = PutQuorum(
             client, ask.rid, ask.key, peers, need, ask.mode, started, [] if ask.story else None,
-            asked=(1 << len(peers) + 1) - 1, version=mint.version, condition=condition,
+            asked=(1 << len(peers) + 1) - 1, version=mint.version, record=mint.held.blob,
+            condition=condition,
         )  # fmt: skip
-        if local.peers.avoided:
-            self.ledger.lose_avoided(quorum)
-        deadline = self.ledger.deadline(ask.timeout_ms, started)
-        rid = self.ledger.open(quorum, deadline)
-        outbox.write(ask.key, mint.held)
-        outbox.ack(local.me, ReplicaWritten(rid))
-        # Merging a version late buries nothing, so the bound is wide enough for clocks that disagree.
-        until = local.clock.wall + config.WRITE_DEADLINE_MAX_MS
-        order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, until)
+        rid = self.ledger.open(quorum, self.ledger.deadline(ask.timeout_ms, started))
+        if owned:
+            outbox.write(ask.key, mint.held)
+            outbox.ack(local.me, ReplicaWritten(rid))
+        else:
+            quorum.lose(ME)
+        avoided = local.peers.avoided
+        if not avoided and not local.skewed:
+            until = local.steady + config.WRITE_DEADLINE_MAX_MS
+            order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, until)
+            for peer in peers:
+                outbox.send(peer, order)
+            return None
         for peer in peers:
-            outbox.send(peer, order)
+            if peer not in local.peers.suspected:
+                order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, local.until(peer))
+                outbox.send(peer, order)
+            if peer in avoided:
+                quorum.lose(peer)
+                self._keep_elsewhere(rid, quorum, peer, mint.held if not owned else None)
         return None
+
+    # ---- standing in -----------------------------------------------------------------------
+
+    def _keep_elsewhere(self, rid: int, quorum: PutQuorum, owner: NodeId, own: Held | None = None) -> None:
+        """Have the record kept for an owner that is out of reach: by a fallback, else by this node.
+
+        `own`: what this node itself minted as a fallback. It keeps it for the first owner, and so votes.
+        """
+        local = self._local
+        partition = local.routes.partition(quorum.key)
+        busy = quorum.called or {}
+        usable = [f for f in local.routes.fallbacks(partition) if f != local.me and f not in local.peers.avoided]
+        fallback = next((f for f in usable if f not in busy), usable[0] if usable else None)
+        if own is not None and local.me not in busy:
+            fallback = None
+        if fallback is not None:
+            epoch, until = local.routes.epoch, local.until(fallback)
+            self._outbox.send(fallback, KeepHint(rid, epoch, owner, quorum.key, quorum.record, until))
+            quorum.stand_in(fallback, owner)
+            self._note_hint(quorum, owner, fallback)
+        elif self._keeper.keep(owner, quorum.key, own if own is not None else merge_held(None, quorum.record)):
+            self._note_hint(quorum, owner, local.me)
+            if own is not None:
+                quorum.stand_in(local.me, owner)
+                self._outbox.ack(local.me, HintKept(rid))
+
+    def _note_hint(self, quorum: PutQuorum, owner: NodeId, holder: NodeId) -> None:
+        if quorum.answers is not None:
+            quorum.hinted = [*(quorum.hinted or ()), Hinted(owner, holder)]
+
+    def on_hint_kept(self, sender: NodeId, kept: HintKept) -> None:
+        """A fallback, maybe this node itself, keeps the record durably."""
+        quorum = self._quorums.get(kept.rid)
+        if quorum is None or not quorum.count_stand_in(sender, counts=quorum.mode == EVENTUAL):
+            return self._local.ignore("hint_kept")
+        quorum.tell(sender, self._local.now, "hint kept", kind="fallback")
+        return self._step(kept.rid, quorum)
+
+    # ---- the past a put names --------------------------------------------------------------
 
     def _past_named(self, ask: Put) -> tuple[Past | None, str]:
         """The past a put's context names, or what is wrong with it."""
@@ -183,14 +295,20 @@ class Writer:
 
     # ---- votes -----------------------------------------------------------------------------
 
-    def on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> None:
-        """An owner, maybe this node itself, holds the version durably."""
+    def on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> bool:
+        """An owner, maybe this node itself, holds the version durably. False when it is not one of ours."""
         quorum = self._quorums.get(written.rid)
         local = self._local
         if quorum is None or not quorum.count(ME if sender == local.me else sender):
-            return local.ignore("replica_written")
+            return False
         if quorum.answers is not None:
             quorum.tell(sender, local.now, "written")
+        self._step(written.rid, quorum)
+        return True
+
+    def _step(self, rid: int, quorum: PutQuorum) -> None:
+        """After a vote: acknowledge once there are enough, forget once all have come."""
+        local = self._local
         if not quorum.done and quorum.have >= quorum.need:
             quorum.done = True
             version = quorum.version
@@ -201,23 +319,38 @@ class Writer:
             local.latency.record(int((local.now - quorum.started) * 1000))
             self._outbox.send(quorum.client, reply)
         if quorum.finished:
-            del self._quorums[written.rid]
-        return None
+            del self._quorums[rid]
 
     # ---- what goes wrong -------------------------------------------------------------------
 
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
-        """An owner would not. False when the request is not one of ours."""
+        """An owner or a fallback would not. False when the request is not one of ours."""
         quorum = self._quorums.get(refused.rid)
         if quorum is None:
             return False
-        self.ledger.out(refused.rid, quorum, sender, refused.reason)
+        self._out(refused.rid, quorum, sender, refused.reason)
         return True
 
     def on_peer_lost(self, peer: NodeId) -> None:
-        """A peer cannot be reached: writes that hang on it alone are answered now."""
+        """A peer cannot be reached: what was meant for it is kept elsewhere."""
         for rid, quorum in list(self._quorums.items()):
-            self.ledger.out(rid, quorum, peer, "unreachable")
+            self._out(rid, quorum, peer, "unreachable")
+
+    def _out(self, rid: int, quorum: PutQuorum, node: NodeId, why: str) -> None:
+        """A node will not answer: an owner's record goes to a fallback, a fallback's hint is missed."""
+        if quorum.lose(ME if node == self._local.me else node):
+            quorum.tell(node, self._local.now, why, ok=False)
+            if node != self._local.me:
+                self._keep_elsewhere(rid, quorum, node)
+        elif quorum.count_stand_in(node, counts=False):
+            quorum.tell(node, self._local.now, why, ok=False, kind="fallback")
+            partition = self._local.routes.partition(quorum.key)
+            for owner in quorum.peers:
+                if quorum.is_lost(owner):
+                    self._keeper.miss(partition, owner)
+        else:
+            return
+        self.ledger.settle(rid, quorum, node, why)
 
     @property
     def busy(self) -> bool:
@@ -230,8 +363,10 @@ class Writer:
         return bool(self._quorums)
 
     def on_tick(self, now: Millis) -> None:
-        """End what is overdue."""
-        self.ledger.expire(now)
+        """End what is overdue; what an owner did not confirm is kept for it."""
+        for rid, quorum in self.ledger.expire(now):
+            for owner in quorum.waiting:
+                self._keep_elsewhere(rid, quorum, owner)
 
 
 def mint_problem(mint: Mint) -> tuple[str, str]:

@@ -14,8 +14,26 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from kvnode.protocol.liveness import Alive, AskDisk, Beat, DiskRemembered, Gossip, Suspicion
+from kvnode.protocol.repair import (
+    Branches,
+    CompareKeys,
+    CompareTree,
+    Dots,
+    ExchangeDone,
+    HintKept,
+    KeepHint,
+    KeysCompared,
+    ReadHint,
+    Reap,
+    ReapAnswer,
+    SpanHash,
+    TreeCompared,
+)
 from kvnode.protocol.replication import (
+    ExplainReplica,
     ReadReplica,
+    ReplicaExplained,
     ReplicaRead,
     ReplicaRefused,
     ReplicaSame,
@@ -26,9 +44,13 @@ from kvnode.protocol.replication import (
     ScanReplica,
     WriteReplica,
 )
+from kvnode.protocol.reports import ExchangeView, HintsFor, NodeReport, PeerView, RepairView, RootHash
 from kvnode.protocol.requests import (
     Answer,
     ClusterReport,
+    DeliverHints,
+    Done,
+    DropHints,
     Event,
     EventList,
     Events,
@@ -38,14 +60,17 @@ from kvnode.protocol.requests import (
     Get,
     Got,
     Hello,
-    NodeReport,
+    Hinted,
+    PauseRepair,
     Put,
     ReplicaState,
     Row,
+    RunRepair,
     Scan,
     Scanned,
     Status,
     Story,
+    ThrottleHints,
     Welcome,
     Written,
 )
@@ -54,9 +79,12 @@ from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token
 
 Message: TypeAlias = (
     Hello | Get | Put | Scan | Explain | Status | Events
-    | Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList
+    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair
+    | Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done
     | ReadReplica | ReplicaSame | ReplicaRead | WriteReplica | ReplicaWritten | ReplicaRefused
-    | ScanReplica | ReplicaScanned | Report | Reported
+    | ScanReplica | ReplicaScanned | Report | Reported | ExplainReplica | ReplicaExplained
+    | Beat | Gossip | AskDisk | DiskRemembered | KeepHint | HintKept | ReadHint
+    | CompareTree | TreeCompared | CompareKeys | KeysCompared | ExchangeDone | Reap | ReapAnswer
 )  # fmt: skip
 
 
@@ -73,35 +101,65 @@ def safe_to_retry(ask: Get | Put) -> bool:
     return ask.value is not None or bool(ask.context)
 
 
-ClientRequest: TypeAlias = Hello | Get | Put | Scan | Explain | Status | Events
-ClientReply: TypeAlias = Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList
+ClientRequest: TypeAlias = (
+    Hello | Get | Put | Scan | Explain | Status | Events
+    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair
+)  # fmt: skip
+ClientReply: TypeAlias = Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done
 
-CONTROL = frozenset({Report, Reported})
+CONTROL = frozenset({Report, Reported, Beat, Gossip, AskDisk, DiskRemembered})
 """Message types that travel in the control lane and are handled first in a turn."""
 
 __all__ = [
     "CONTROL",
+    "Alive",
     "Answer",
+    "AskDisk",
+    "Beat",
     "Blob",
+    "Branches",
     "ClientReply",
     "ClientRequest",
     "ClusterReport",
+    "CompareKeys",
+    "CompareTree",
     "Condition",
     "Count",
+    "DeliverHints",
+    "DiskRemembered",
+    "Done",
+    "Dots",
+    "DropHints",
     "Error",
     "Event",
     "EventList",
     "Events",
+    "ExchangeDone",
+    "ExchangeView",
     "Explain",
+    "ExplainReplica",
     "Explained",
     "Failed",
     "Get",
+    "Gossip",
     "Got",
     "Hello",
+    "HintKept",
+    "Hinted",
+    "HintsFor",
+    "KeepHint",
+    "KeysCompared",
     "Message",
     "NodeReport",
+    "PauseRepair",
+    "PeerView",
     "Put",
+    "ReadHint",
     "ReadReplica",
+    "Reap",
+    "ReapAnswer",
+    "RepairView",
+    "ReplicaExplained",
     "ReplicaRead",
     "ReplicaRefused",
     "ReplicaSame",
@@ -111,14 +169,20 @@ __all__ = [
     "Report",
     "Reported",
     "Rid",
+    "RootHash",
     "Row",
+    "RunRepair",
     "Scan",
     "ScanReplica",
     "Scanned",
+    "SpanHash",
     "Status",
     "Story",
+    "Suspicion",
     "Text",
+    "ThrottleHints",
     "Token",
+    "TreeCompared",
     "Welcome",
     "Wire",
     "WriteReplica",

@@ -11,9 +11,15 @@ from typing import Annotated
 from msgspec import Meta
 
 from kvnode import config
-from kvnode.protocol.requests import NodeReport, Row
+from kvnode.protocol.reports import NodeReport
+from kvnode.protocol.requests import ReplicaState, Row
 from kvnode.protocol.types import WireKey
-from kvnode.protocol.wire import Blob, Rid, Text, Wire
+from kvnode.protocol.wire import Blob, Digest, Rid, Text, Wire
+
+UNREADABLE = "unreadable"
+"""Refused: the copy here is damaged."""
+RECOVERING = "recovering"
+"""Refused: the copy here may lack what this node once acknowledged."""
 
 
 class ReadReplica(Wire, frozen=True, tag=40):
@@ -22,7 +28,9 @@ class ReadReplica(Wire, frozen=True, tag=40):
     rid: Rid
     epoch: int
     key: WireKey
-    digest: Annotated[bytes, Meta(max_length=16)]
+    digest: Digest
+    strict: bool = False
+    """For a `quorum` read: only a node that is sure to hold every write it acknowledged may answer."""
 
 
 class ReplicaSame(Wire, frozen=True, tag=41):
@@ -83,6 +91,21 @@ class Report(Wire, frozen=True, tag=48):
     """Tell of yourself."""
 
     rid: Rid
+    roots: bool = False
+
+
+class ExplainReplica(Wire, frozen=True, tag=61):
+    """Tell what you hold of this key, for its owners or as one."""
+
+    rid: Rid
+    key: WireKey
+
+
+class ReplicaExplained(Wire, frozen=True, tag=62):
+    """What a node holds of a key."""
+
+    rid: Rid
+    state: ReplicaState
 
 
 class Reported(Wire, frozen=True, tag=49):

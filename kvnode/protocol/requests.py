@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from kvnode import config
+from kvnode.protocol.reports import NodeReport
 from kvnode.protocol.ring import Ring
 from kvnode.protocol.types import NodeId, Past, Time, Value, WireKey
 from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token, Wire
@@ -84,6 +85,8 @@ class Status(Wire, frozen=True, tag=6):
 
     rid: Rid
     timeout_ms: Count
+    roots: bool = False
+    """The roots of each node's partitions too."""
 
 
 class Events(Wire, frozen=True, tag=7):
@@ -91,6 +94,44 @@ class Events(Wire, frozen=True, tag=7):
 
     rid: Rid
     after: Count
+
+
+# Each acts on the node that is asked, on no other; a client that means all asks each.
+
+
+class DeliverHints(Wire, frozen=True, tag=8):
+    """Deliver the hints for this owner now (all, if empty), as fast as the throttle allows."""
+
+    rid: Rid
+    owner: Text
+
+
+class DropHints(Wire, frozen=True, tag=9):
+    """Forget the hints for this owner: an operator's decision, which may lose acknowledged writes."""
+
+    rid: Rid
+    owner: Text
+
+
+class ThrottleHints(Wire, frozen=True, tag=10):
+    """Deliver at most so many hints a second from now on."""
+
+    rid: Rid
+    per_s: Annotated[int, Meta(ge=1, le=config.HINTS_PER_S_CEILING)]
+
+
+class RunRepair(Wire, frozen=True, tag=11):
+    """Exchange this partition (all this node owns, if -1) with the other owners, as soon as may be."""
+
+    rid: Rid
+    partition: Annotated[int, Meta(ge=-1)]
+
+
+class PauseRepair(Wire, frozen=True, tag=12):
+    """Begin no more exchanges, or begin them again."""
+
+    rid: Rid
+    paused: bool
 
 
 # ---- node -> client ------------------------------------------------------------------------
@@ -123,6 +164,13 @@ class Answer(Struct, frozen=True, array_like=True, gc=False):
     """`digest`, `value`, `absent`, `written`, or why not."""
 
 
+class Hinted(Struct, frozen=True, array_like=True, gc=False):
+    """A record kept for an owner by someone else."""
+
+    owner: NodeId
+    holder: NodeId
+
+
 class Story(Struct, frozen=True, array_like=True, gc=False):
     """How a request went: made only when asked for."""
 
@@ -136,6 +184,9 @@ class Story(Struct, frozen=True, array_like=True, gc=False):
     took_ms: float
     condition: Text = ""
     """`best_effort` where a condition was judged by the coordinator alone."""
+    hinted: tuple[Hinted, ...] = ()
+    repaired: tuple[NodeId, ...] = ()
+    """Owners found stale, that are being sent the merged record."""
 
 
 class Got(Wire, frozen=True, tag=21):
@@ -198,6 +249,10 @@ class ReplicaState(Struct, frozen=True, array_like=True, gc=False):
     """`present`, `absent`, or why it did not say."""
     record: Blob
     digest: bytes
+    hints: tuple[NodeId, ...] = ()
+    """The owners for which this node keeps a hint of the key; then `record` is that hint, if it is no owner."""
+    grave: Text = ""
+    """Why the tombstone here has not been reaped; empty where there is none."""
 
 
 class Explained(Wire, frozen=True, tag=25):
@@ -209,35 +264,11 @@ class Explained(Wire, frozen=True, tag=25):
     partition: int
     owners: tuple[NodeId, ...]
     replicas: tuple[ReplicaState, ...]
-
-
-class NodeReport(Struct, frozen=True, array_like=True, gc=False):
-    """What a node says of itself."""
-
-    id: NodeId
-    epoch: int
-    boot: int
-    pid: int
-    uptime_ms: int
-    wall_ms: int
-    keys: int
-    value_bytes: int
-    """Key and value bytes of live values held, uncompressed."""
-    disk_bytes: int
-    durability: Text
-    engine: Text
-    writable: bool
-    problem: Text
-    """Why this node takes no writes; empty while it does."""
-    p50_ms: float | None
-    p99_ms: float | None
-    """Of the client requests coordinated here; null before the first."""
-    avoided: tuple[NodeId, ...]
-    """The peers this node does not wait for now."""
-    rss_bytes: int
-    disk_free_bytes: int
-    version: Text
-    counters: dict[str, int]
+    """The owners', in their order."""
+    fallbacks: tuple[NodeId, ...] = ()
+    """Who stands in for an owner, in this order."""
+    hints: tuple[ReplicaState, ...] = ()
+    """Of the members that keep a hint of the key."""
 
 
 class ClusterReport(Wire, frozen=True, tag=26):
@@ -264,3 +295,11 @@ class EventList(Wire, frozen=True, tag=27):
 
     rid: Rid
     events: tuple[Event, ...]
+
+
+class Done(Wire, frozen=True, tag=28):
+    """An order was carried out."""
+
+    rid: Rid
+    count: Count
+    """Hints or exchanges that it touched."""

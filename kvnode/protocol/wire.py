@@ -18,6 +18,8 @@ Blob: TypeAlias = Annotated[bytes, Meta(max_length=config.FRAME_BYTES_MAX)]
 Token: TypeAlias = Annotated[bytes, Meta(max_length=config.FRAME_BYTES_MAX)]
 """A client's context as it gave it, not yet checked."""
 Text: TypeAlias = Annotated[str, Meta(max_length=config.TEXT_CHARS_MAX)]
+Digest: TypeAlias = Annotated[bytes, Meta(max_length=16)]
+"""Names the state of a record or of a span of leaves; empty for none."""
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
 

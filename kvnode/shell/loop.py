@@ -13,6 +13,7 @@ Load makes turns bigger and cheaper per operation: batching is the flow control,
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -70,7 +71,11 @@ class Loop:
                 ready = dict((quiet if behind else everything).poll(self._patience()))
                 if self._stop_read in ready:
                     break
+                self._node.local.deaf = behind
                 self.turn(listen=router in ready, engine_ready=engine_fd in ready)
+                if self._node.halt:
+                    self.failure = self._node.halt
+                    return
             self._drain()
         except StoreFailed as failed:
             self.failure = str(failed)
@@ -93,9 +98,11 @@ class Loop:
                 for message in messages:
                     receive(sender, message)
         turn = node.end()
-        lost = transport.send(self._others(turn.sends)) if turn.sends else []
-        if turn.writes:
-            self._engine.submit(turn.number, turn.writes)
+        lost = transport.tell(turn.control) if turn.control else []
+        if turn.sends:
+            lost += transport.send(self._others(turn.sends))
+        if turn.writes or turn.aside is not None:
+            self._engine.submit(turn.number, turn.writes, turn.aside)
             self._submitted = turn.number
         if turn.acks:
             self._waiting.append((self._submitted, turn.acks))
@@ -136,7 +143,8 @@ class Loop:
             return 0
         if self._transport.keeping and not self._transport.retry():
             return config.REDIAL_MS
-        return config.TICK_MS if self._node.timed else config.POLL_MS_MAX
+        until = math.ceil(self._node.wake_at - self._node.local.now)
+        return max(0, min(until, config.POLL_MS_MAX))
 
     def _drain(self) -> None:
         """Before a clean stop: finish what was received, acknowledge what was written."""

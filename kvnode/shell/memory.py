@@ -12,8 +12,9 @@ import secrets
 
 import msgspec
 
-from kvnode.core.outbox import Stored
-from kvnode.core.versions import Held
+from kvnode.core.merkle import HashTree, leaf_of
+from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored
+from kvnode.core.versions import ABSENT, Held
 from kvnode.protocol.ring import Ring
 from kvnode.shell.order import KeyOrder
 from kvnode.shell.store import EngineStats, Identity
@@ -31,7 +32,10 @@ class MemoryEngine:
 
     def __init__(self, node: str) -> None:
         self.identity = Identity(node, secrets.randbits(DISK_ID_BITS), 1, None)
+        self.tree = HashTree()
         self._records: dict[bytes, Held] = {}
+        self._leaves: dict[int, set[bytes]] = {}
+        self._facts: dict[str, bytes] = {}
         self._order = KeyOrder(SORT_ALL)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._turn = 0
@@ -48,22 +52,50 @@ class MemoryEngine:
         records = self._records
         return [Stored(key, records[key]) for key in self._order.page(after, prefix, limit)]
 
-    def submit(self, number: int, writes: dict[bytes, Held]) -> None:
+    def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
+        """Every key in a leaf of the tree, and what is held of it."""
+        return [(key, self._records[key]) for key in sorted(self._leaves.get(leaf, ()))]
+
+    def hints(self) -> dict[HintKey, Hint]:
+        """None: nothing is here from before."""
+        return {}
+
+    def fact(self, name: str) -> bytes:
+        """What was last noted under this name."""
+        return self._facts.get(name, b"")
+
+    def submit(self, number: int, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         """Keep these writes."""
         assert number > self._turn
         for key, held in writes.items():
             old = self._records.get(key)
-            if old is None:
-                self._order.fresh.append(key)
-            elif old.live_bytes:
+            self.tree.change(key, old.digest if old is not None else ABSENT, held.digest)
+            if old is not None and old.live_bytes:
                 self._keys -= 1
                 self._value_bytes -= len(key) + old.live_bytes
+            if held is GONE:
+                self._forget(key)
+                continue
+            if old is None:
+                self._order.fresh.append(key)
+                self._leaves.setdefault(leaf_of(key), set()).add(key)
             if held.live_bytes:
                 self._keys += 1
                 self._value_bytes += len(key) + held.live_bytes
-        self._records.update(writes)
+            self._records[key] = held
+        if aside is not None:
+            self._facts |= aside.facts
         self._turn = number
         os.eventfd_write(self._wake, 1)
+
+    def _forget(self, key: bytes) -> None:
+        if self._records.pop(key, None) is not None:
+            self._leaves[leaf_of(key)].discard(key)
+            self._order.remove(key)
+
+    def mend_leaf(self, leaf: int) -> bool:
+        """Add a leaf up from what is held. True if it was wrong."""
+        return self.tree.replace(leaf, ((key, self._records[key].digest) for key in self._leaves.get(leaf, ())))
 
     def durable(self) -> int:
         """The last turn: memory is as durable as this engine gets."""

@@ -14,7 +14,7 @@ from heapq import nsmallest
 
 
 class KeyOrder:
-    """The keys of one dict that only grows."""
+    """The keys of one dict."""
 
     __slots__ = ("_runs", "_sort_max", "fresh")
 
@@ -37,6 +37,15 @@ class KeyOrder:
             found += nsmallest(limit, (k for k in self.fresh if k > after and k.startswith(prefix)))
         found.sort()
         return found[:limit]
+
+    def remove(self, key: bytes) -> None:
+        """Take a key out that is in here. Not for the hot path: it may move many others."""
+        for run in self._runs:
+            at = bisect_left(run, key)
+            if at < len(run) and run[at] == key:
+                del run[at]
+                return
+        self.fresh.remove(key)
 
     def _sort_some(self) -> None:
         if not self.fresh:

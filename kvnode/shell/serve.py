@@ -51,7 +51,9 @@ def serve(
         raise CannotServe(f"cannot listen on {address}: {error.strerror}") from error
     try:
         transport.join_ring(ring)
-        local = Local(me, boot, ring, engine, random.Random(secrets.randbits(128)), settings, engine.durability)
+        rng = random.Random(secrets.randbits(128))
+        disk_id = engine.identity.disk_id
+        local = Local(me, boot, ring, engine, rng, settings, engine.durability, disk_id)
         node = Node(local, ProcessVitals(engine, transport.counters))
         loop = Loop(node, engine, transport, log_event(log))
         for number in (signal.SIGTERM, signal.SIGINT):

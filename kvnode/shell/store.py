@@ -17,7 +17,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from kvnode.core.outbox import Store
+from kvnode.core.outbox import Aside, Store
 from kvnode.core.versions import Held
 from kvnode.protocol.ring import Ring
 
@@ -78,10 +78,12 @@ class Engine(Store, Protocol):
         """Whether the flush has fallen behind, so that the node should stop reading clients."""
         ...
 
-    def submit(self, number: int, writes: dict[bytes, Held]) -> None:
+    def submit(self, number: int, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         """Make these writes visible and begin their commit as turn `number` (ascending).
 
-        Raises `StoreFailed` when an earlier commit is known to have failed; nothing is written then.
+        A record that is `GONE` is dropped: later reads, scans and leaves do not show it. Hints and facts
+        become durable with the same commit; facts are visible at once. Raises `StoreFailed` when an
+        earlier commit is known to have failed; nothing is written then.
         """
         ...
 
@@ -95,6 +97,13 @@ class Engine(Store, Protocol):
 
     def fileno(self) -> int:
         """A descriptor that is readable when `durable` may have something new."""
+        ...
+
+    def mend_leaf(self, leaf: int) -> bool:
+        """Add a leaf of the tree up from the records in it, in memory and where it is saved. True if it was wrong.
+
+        One that has a damaged record is left as it is. Raises `Unreadable` when its keys cannot be told.
+        """
         ...
 
     def save_ring(self, ring: Ring) -> None:

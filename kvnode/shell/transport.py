@@ -23,6 +23,7 @@ import zmq
 import zmq.backend
 
 from kvnode import config
+from kvnode.core.outbox import Sends
 from kvnode.protocol.codec import (
     CLIENT,
     NODE,
@@ -158,6 +159,21 @@ class Transport:
 
     # ---- speaking --------------------------------------------------------------------------
 
+    def tell(self, control: Sends) -> list[NodeId]:
+        """Hand over control messages: at once or never. Returns the peers that could not take theirs."""
+        lost: list[NodeId] = []
+        for to, messages in control.items():
+            if not isinstance(to, str):
+                self._send_client(to, messages)
+                continue
+            dealer = self._control.get(NodeId(to))
+            try:
+                for frame in encode_batches(self._greeting, messages) if dealer is not None else ():
+                    _send(dealer, frame, NOBLOCK)
+            except zmq.ZMQError:
+                lost.append(NodeId(to))
+        return lost
+
     def send(self, sends: Iterable[tuple[Address, list[Message]]]) -> list[NodeId]:
         """Hand over batches. Returns the peers that could not take theirs."""
         lost: list[NodeId] = []
@@ -171,8 +187,7 @@ class Transport:
 
     def _send_peer(self, peer: NodeId, messages: list[Message]) -> bool:
         """Hand a batch to a peer. False when its connection is down: the batch is then kept a moment."""
-        lane = self._control if type(messages[0]) in CONTROL else self._data
-        dealer = lane.get(peer)
+        dealer = self._data.get(peer)
         if dealer is None:
             self.counters["lost"] += len(messages)
             return False

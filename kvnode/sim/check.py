@@ -9,10 +9,11 @@ a claim, a key, and the versions it is about. Never: merges with the code it jud
                        not told to have failed
     one_dot_one_value  a dot names one version, everywhere and always
     past_is_given      a version covers what its writer's context covered, and nothing else
-    told_is_durable    when a client was told of a write, as many owners as it was told had it on disk;
-                       when it was shown a version, at least one had
+    told_is_durable    when a client was told of a write, as many nodes as it was told had it on disk
+                       (owners only, in mode `quorum`); when it was shown a version, at least one had
     quorum_reads_see   a `quorum` read shows, or has covered, every write acknowledged in that mode before
     merge_is_read      a read of all owners, once all is quiet, shows just the merge of their disks
+    replicas_agree     once all is mended and hints and exchanges have run, all owners hold the same
 
 How a version may rightly be gone. Let W's past cover the dot of V. Either W's writer had a context
 that came from a record with V in it; or W was written blind, with V already asked for. And W itself
@@ -50,7 +51,8 @@ class Known(NamedTuple):
 class KeyStory:
     """All that is known of one key."""
 
-    def __init__(self, key: bytes, ops: Sequence[Op], replicas: Replicas) -> None:
+    def __init__(self, key: bytes, ops: Sequence[Op], replicas: Replicas, *, disks_lost: bool) -> None:
+        self.disks_lost = disks_lost
         self.key = key
         self.writes = [op for op in ops if not op.reads]
         self.reads = [op for op in ops if op.reads]
@@ -60,6 +62,7 @@ class KeyStory:
         for known in self.sightings:
             self.versions.setdefault(known.dot, known)
         self.final = {dot_of(version) for version in merged(replicas.values())}
+        self.acknowledged = {op.dot for op in self.writes if op.dot is not None}
         self._by_dot = {op.dot: op for op in self.writes if op.dot is not None}
         self._by_value: dict[bytes | None, list[Op]] = {}
         for op in self.writes:
@@ -76,19 +79,28 @@ class KeyStory:
 
 
 def check(
-    history: Sequence[Op], final: Mapping[bytes, Replicas], last_reads: Mapping[bytes, Record] | None = None
+    history: Sequence[Op],
+    final: Mapping[bytes, Replicas],
+    last_reads: Mapping[bytes, Record] | None = None,
+    *,
+    disks_lost: bool = False,
 ) -> list[Violation]:
-    """Every violation there is. `last_reads`: what a read of all owners showed once all was quiet."""
+    """Every violation there is. `last_reads`: what a read of all owners showed once all was quiet.
+
+    `disks_lost`: one disk at a time was. A version that was shown but never acknowledged may be gone with
+    the only disk it was on, and whoever had just acknowledged a write may have lost it again.
+    """
     by_key: dict[bytes, list[Op]] = {}
     for op in history:
         by_key.setdefault(op.key, []).append(op)
     found: list[Violation] = []
     for key in sorted(by_key | dict(final)):
-        story = KeyStory(key, by_key.get(key, ()), final.get(key, {}))
+        story = KeyStory(key, by_key.get(key, ()), final.get(key, {}), disks_lost=disks_lost)
         for name, claim in CLAIMS.items():
             found += [Violation(name, key, text) for text in claim(story)]
         if last_reads is not None and key in last_reads:
             found += [Violation("merge_is_read", key, text) for text in _merge_is_read(story, last_reads[key])]
+            found += [Violation("replicas_agree", key, text) for text in _replicas_agree(story)]
     return found
 
 
@@ -161,7 +173,7 @@ def _no_lost_write(story: KeyStory) -> Iterator[str]:
             for later in fine
         ):
             fine.add(dot)
-        else:
+        elif not story.disks_lost or dot in story.acknowledged:
             over = [k.value for k in story.versions.values() if _covers(k.past, dot)]
             yield f"{known.value!r} ({dot}), {known.where}, is gone; covered by {over or 'nothing'}"
 
@@ -185,10 +197,11 @@ def _told_is_durable(story: KeyStory) -> Iterator[str]:
         if op.held_then is None:
             continue
         told = [dot_of(version) for version in op.shown] if op.reads else [op.dot]
+        disks = op.held_then if op.quorum else (*op.held_then, *op.kept_then)
         for dot in told:
-            have = sum(_shows(story, record, dot) for record in op.held_then)
-            if have < (need := 1 if op.reads else op.acked):
-                yield f"operation {op.number} was told of {dot}, which {have} owners had on disk, not {need}"
+            have = sum(_shows(story, record, dot) for record in disks)
+            if have < (need := (1 if op.reads else op.acked) - story.disks_lost):
+                yield f"operation {op.number} was told of {dot}, which {have} nodes had on disk, not {need}"
 
 
 def _quorum_reads_see(story: KeyStory) -> Iterator[str]:
@@ -226,6 +239,12 @@ def _merge_is_read(story: KeyStory, shown: Record) -> Iterator[str]:
     dots = {dot_of(version) for version in shown}
     if dots != story.final:
         yield f"all owners together hold {sorted(story.final)}, a read of all showed {sorted(dots)}"
+
+
+def _replicas_agree(story: KeyStory) -> Iterator[str]:
+    held = {owner: {dot_of(version) for version in record} for owner, record in story.replicas.items()}
+    if any(dots != story.final for dots in held.values()):
+        yield f"its owners hold different versions: { {owner: sorted(dots) for owner, dots in held.items()} }"
 
 
 CLAIMS: dict[str, Callable[[KeyStory], Iterator[str]]] = {

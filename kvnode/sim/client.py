@@ -11,7 +11,20 @@ from typing import NamedTuple
 
 from kvnode.protocol.codec import CLIENT, PROTOCOL_VERSION, Greeting, Reader, encode_batches, encode_greeting
 from kvnode.protocol.context import decode_context, encode_context, join
-from kvnode.protocol.messages import ClientReply, Condition, Failed, Get, Got, Message, Put, Scan, Scanned, Written
+from kvnode.protocol.messages import (
+    ClientReply,
+    ClientRequest,
+    Condition,
+    Done,
+    Failed,
+    Get,
+    Got,
+    Message,
+    Put,
+    Scan,
+    Scanned,
+    Written,
+)
 from kvnode.protocol.types import QUORUM, Address, NodeId, Past, Record, decode_record
 from kvnode.sim.clock import Tenths, tenths
 from kvnode.sim.events import Timeline, Trace
@@ -21,7 +34,7 @@ from kvnode.sim.network import Network
 PATIENCE_MS = 200
 """How long after its deadline an operation is given up."""
 Ask = Get | Put | Scan
-Look = Callable[[bytes], tuple[Record, ...]]
+Look = Callable[[bytes], tuple[tuple[Record, ...], tuple[Record, ...]]]
 """What each owner of a key durably holds now. Only a fake world has such a thing."""
 
 
@@ -35,7 +48,18 @@ class Context(NamedTuple):
 class Call:
     """One operation: under way, answered, or given up."""
 
-    __slots__ = ("ask", "client", "held_then", "invoked", "node", "on_done", "replied", "result", "saw")
+    __slots__ = (
+        "ask",
+        "client",
+        "held_then",
+        "invoked",
+        "kept_then",
+        "node",
+        "on_done",
+        "replied",
+        "result",
+        "saw",
+    )
 
     def __init__(self, client: bytes, node: NodeId, ask: Ask, invoked: Tenths, saw: frozenset[Dot]) -> None:
         self.client = client
@@ -48,6 +72,7 @@ class Call:
         self.result: ClientReply | None = None
         """None while it is under way, and when it was given up."""
         self.held_then: tuple[Record, ...] | None = None
+        self.kept_then: tuple[Record, ...] = ()
         """What each owner durably held at that moment."""
         self.on_done: Callable[[Call], None] | None = None
 
@@ -114,6 +139,7 @@ class Call:
         return Op(
             number=self.ask.rid, client=self.client.decode(), key=key, reads=True, quorum=quorum,
             invoked=self.invoked, ended=self.replied, outcome=Outcome.OK, shown=shown, held_then=self.held_then,
+            kept_then=self.kept_then,
         )  # fmt: skip
 
     def _write(self, ask: Put) -> Op:
@@ -131,6 +157,7 @@ class Call:
             saw=self.saw, covers_nothing=not contextual and (ask.siblings or ask.retry),
             invoked=self.invoked, ended=ended, outcome=outcome, dot=dot, past=past,
             acked=told.acked if isinstance(told, Written) else 0, held_then=self.held_then,
+            kept_then=self.kept_then,
         )  # fmt: skip
 
 
@@ -138,6 +165,7 @@ class SimClients:
     """All clients of a world; each is a connection of its own."""
 
     up = True
+    boot = 0
 
     def __init__(self, timeline: Timeline, trace: Trace, network: Network, look: Look) -> None:
         self._timeline = timeline
@@ -162,11 +190,19 @@ class SimClients:
         self._number += 1
         return self._number
 
-    def call(self, client: bytes, node: NodeId, ask: Ask, saw: frozenset[Dot] = frozenset()) -> Call:
-        """Say this to a node."""
+    def order(self, client: bytes, node: NodeId, ask: ClientRequest) -> None:
+        """Say this to a node; its answer is nobody's concern."""
+        self._attach(client)
+        self._network.send(client, node, encode_batches(self._greeting, [ask]), once=True)
+
+    def _attach(self, client: bytes) -> None:
         if client not in self._attached:
             self._attached[client] = None
             self._network.attach(client, self)
+
+    def call(self, client: bytes, node: NodeId, ask: Ask, saw: frozenset[Dot] = frozenset()) -> Call:
+        """Say this to a node."""
+        self._attach(client)
         call = Call(client, node, ask, self._timeline.now, saw)
         self.calls.append(call)
         self._pending[ask.rid] = call
@@ -182,12 +218,12 @@ class SimClients:
         if self._trace.reads_along:
             self._trace.line(f"{sender!r} > client: {read.messages}")
         for message in read.messages:
-            assert isinstance(message, Got | Written | Failed | Scanned), f"{message} is no reply"
+            assert isinstance(message, Got | Written | Failed | Scanned | Done), f"{message} is no reply"
             call = self._pending.pop(message.rid, None)
             if call is not None:
                 call.result = message
                 if isinstance(message, Got | Written) and not isinstance(call.ask, Scan):
-                    call.held_then = self._look(call.ask.key)
+                    call.held_then, call.kept_then = self._look(call.ask.key)
                 self._over(call)
 
     def _give_up(self, number: int) -> None:

@@ -17,13 +17,15 @@ from random import Random
 
 import msgspec
 
-from kvnode.core.outbox import Stored, Unreadable
-from kvnode.core.versions import NO_ACTOR, Held
+from kvnode.core.merkle import HashTree, leaf_of
+from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored, Unreadable
+from kvnode.core.versions import ABSENT, NO_ACTOR, Held, held_of, merge_held
 from kvnode.protocol.types import Record
 from kvnode.sim.clock import Tenths, tenths
 from kvnode.sim.events import Timeline, Trace
 
 Writes = dict[bytes, Held]
+DISK_ID_BITS = 63
 
 
 class SimDisk:
@@ -35,14 +37,25 @@ class SimDisk:
         self._trace = trace
         self._rng = rng
         self._view: Writes = {}
+        self._leaves: dict[int, dict[bytes, None]] = {}
+        self.tree = HashTree()
+        """Of the view: what `get` shows."""
+        self._facts: dict[str, bytes] = {}
         self._platter: Writes = {}
-        self._pending: deque[tuple[int, Writes]] = deque()
+        self._platter_hints: dict[HintKey, Hint] = {}
+        self._platter_facts: dict[str, bytes] = {}
+        self._pending: deque[tuple[int, Writes, Aside | None]] = deque()
+        self.disk_id = rng.getrandbits(DISK_ID_BITS)
+        """Drawn anew when the disk is wiped."""
+        self.wiped = False
         self._damaged: dict[bytes, None] = {}
         self._committing = False
         self._opened = 0
         """How often it was opened: a commit of an earlier boot means nothing to this one."""
         self._stalled_until: Tenths = 0
         self._fail_next = False
+        self.written = 0
+        """Records submitted, of all boots."""
         self.durable = 0
         """The last turn of this boot that would survive a crash."""
         self.failed = False
@@ -65,6 +78,23 @@ class SimDisk:
         keys = nsmallest(limit, (k for k in self._view if k > after and k.startswith(prefix)))
         return [Stored(key, self._read(key)) for key in keys]
 
+    def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
+        """Every key in a leaf of the tree, and what is held of it."""
+        keys = sorted(self._leaves.get(leaf, ()))
+        return [(key, None if key in self._damaged else self._view[key]) for key in keys]
+
+    def mend_leaf(self, leaf: int) -> bool:
+        """Count a leaf of the tree anew from its records."""
+        return self.tree.replace(leaf, [(k, self._view[k].digest) for k in self._leaves.get(leaf, ())])
+
+    def hints(self) -> dict[HintKey, Hint]:
+        """Every hint that outlived the last boot."""
+        return dict(self._platter_hints)
+
+    def fact(self, name: str) -> bytes:
+        """What was last noted under this name."""
+        return self._facts.get(name, b"")
+
     def _read(self, key: bytes) -> Held:
         held = self.get(key)
         assert held is not None
@@ -75,20 +105,51 @@ class SimDisk:
     def open(self) -> None:
         """A boot begins: what is on the platter is held, by no actor of this boot."""
         self._opened += 1
-        self._view = {key: _of_no_actor(held) for key, held in self._platter.items()}
+        self._view, self._leaves, self.tree = {}, {}, HashTree()
+        self._show({key: _of_no_actor(held) for key, held in self._platter.items()})
+        self._facts = dict(self._platter_facts)
         self.durable = 0
         self.failed = False
 
-    def submit(self, number: int, writes: Writes) -> None:
+    def _show(self, writes: Writes) -> None:
+        """Make these what `get`, `scan`, `leaf` and the tree show."""
+        for key, held in writes.items():
+            old = self._view.pop(key, None)
+            self.tree.change(key, old.digest if old is not None else ABSENT, held.digest)
+            keys = self._leaves.setdefault(leaf_of(key), {})
+            if held is GONE:
+                keys.pop(key, None)
+            else:
+                self._view[key], keys[key] = held, None
+
+    def submit(self, number: int, writes: Writes, aside: Aside | None = None) -> None:
         """Make these writes visible, and begin their commit as turn `number`."""
         assert not self.failed
         assert number > (self._pending[-1][0] if self._pending else self.durable)
-        self._view.update(writes)
+        self._show(writes)
+        if aside is not None:
+            self._facts |= aside.facts
         if self._damaged:
             self._damaged = {key: None for key in self._damaged if key not in writes}
-        self._pending.append((number, writes))
+        self.written += len(writes)
+        self._pending.append((number, writes, aside))
         if not self._committing:
             self._begin()
+
+    def _persist(self, writes: Writes, aside: Aside | None) -> None:
+        """A turn reaches the platter."""
+        for key, held in writes.items():
+            if held is GONE:
+                self._platter.pop(key, None)
+            else:
+                self._platter[key] = held
+        if aside is not None:
+            self._platter_facts |= aside.facts
+            for where, hint in aside.hints.items():
+                if hint is None:
+                    self._platter_hints.pop(where, None)
+                else:
+                    self._platter_hints[where] = msgspec.structs.replace(hint, held=_of_no_actor(hint.held))
 
     @property
     def settled(self) -> bool:
@@ -99,12 +160,48 @@ class SimDisk:
         """The power goes: a prefix of what was not durable may have reached the platter."""
         survivors = self._rng.randrange(len(self._pending) + 1) if self._pending else 0
         for _ in range(survivors):
-            self._platter.update(self._pending.popleft()[1])
+            _, writes, aside = self._pending.popleft()
+            self._persist(writes, aside)
         self._trace.note("disk", self._name, f"keeps {survivors} unsynced turns, loses {len(self._pending)}")
         self._opened += 1
         self._pending.clear()
-        self._view = {}
+        self._view, self._leaves, self.tree = {}, {}, HashTree()
         self._committing = False
+
+    def wipe(self) -> None:
+        """Someone removes the data directory of a node that is down: the next boot is on another disk."""
+        assert not self._view
+        assert not self._pending
+        self._trace.note("disk", self._name, f"wiped, {len(self._platter)} keys gone")
+        self._platter, self._platter_hints, self._platter_facts, self._damaged = {}, {}, {}, {}
+        self.disk_id = self._rng.getrandbits(DISK_ID_BITS)
+        self.wiped = True
+
+    # ---- behind the node's back ------------------------------------------------------------
+
+    def plant(self, key: bytes, held: Held) -> None:
+        """Merge a record into what is there, durably, as if it had come long ago."""
+        held = merge_held(self._platter.get(key), held.blob)
+        self._show({key: held})
+        self._platter[key] = held
+
+    def forget(self, key: bytes, value: bytes) -> None:
+        """Take the versions with this value out of a record."""
+        held = held_of(tuple(v for v in self._platter[key].record() if v.value != value))
+        self._show({key: held})
+        self._platter[key] = held
+
+    def drop_hints(self) -> None:
+        """Lose every hint."""
+        self._platter_hints.clear()
+
+    def snapshot(self) -> tuple[Writes, dict[str, bytes]]:
+        """A backup of what would survive a crash now."""
+        return dict(self._platter), dict(self._platter_facts)
+
+    def restore(self, backup: tuple[Writes, dict[str, bytes]]) -> None:
+        """Put a backup in place of what is there; the node is down."""
+        self._platter, self._platter_facts = dict(backup[0]), dict(backup[1])
 
     # ---- faults ----------------------------------------------------------------------------
 
@@ -130,6 +227,19 @@ class SimDisk:
         held = self._platter.get(key)
         return held.record() if held is not None and key not in self._damaged else ()
 
+    def keeps(self, key: bytes) -> Record:
+        """The merge of all hints of this key that would survive a crash now."""
+        held = None
+        for (_, name), hint in sorted(self._platter_hints.items()):
+            if name == key:
+                held = merge_held(held, hint.held.blob)
+        return held.record() if held is not None else ()
+
+    @property
+    def hinted(self) -> dict[HintKey, Hint]:
+        """Every hint that would survive a crash now."""
+        return self._platter_hints
+
     @property
     def keys(self) -> list[bytes]:
         """Every key that would survive a crash now, in order."""
@@ -153,8 +263,8 @@ class SimDisk:
         if self._fail_next:
             return self._fail()
         while self._pending and self._pending[0][0] <= last:
-            self.durable, writes = self._pending.popleft()
-            self._platter.update(writes)
+            self.durable, writes, aside = self._pending.popleft()
+            self._persist(writes, aside)
         self._committing = False
         if self._pending:
             self._begin()

@@ -1,7 +1,7 @@
 """The nemesis: at random moments, something breaks, and later is mended.
 
 Promises: everything it does comes from its seed; `mend` undoes all of it; disks keep their platters.
-Never: loses what was durable: that is another promise's test (amnesia).
+Never: loses what was durable, but for one disk where that is asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Chances(Struct, frozen=True, kw_only=True):
     """From a fault to its mending."""
     weights: tuple[int, ...] = (1,) * len(KINDS)
     """How often each of `KINDS` strikes, against the others."""
+    wipe: bool = False
+    """Whether one disk is lost for good, at some moment."""
 
 
 class Nemesis:
@@ -45,11 +47,16 @@ class Nemesis:
             self._partition, self._noise, self._slow_disk, self._skew,
         )  # fmt: skip
         self._acts: dict[str, Callable[[], None]] = dict(zip(KINDS, acts, strict=True))
+        if chances.wipe:
+            world.timeline.after(tenths(rng.randint(20, 2_000)), self._unless_over, self._wipe)
         self._again()
 
     def mend(self) -> None:
-        """No more faults; whatever is broken works again. Clocks stay as wrong as they are."""
+        """No more faults; whatever is broken works again."""
         self._over = True
+        for name in self._names:
+            if self._world.node(name).clock.skew_ms:
+                self._world.wall_skew(name, 0)
         self._world.heal()
         self._calm()
         for node in self._world.nodes.values():
@@ -94,6 +101,12 @@ class Nemesis:
         if self._world.node(name).up:
             self._world.crash(name)
             self._later(self._rise, name)
+
+    def _wipe(self) -> None:
+        name = self._rng.choice(self._names)
+        self.counts["wipe"] = 1
+        self._world.wipe(name)
+        self._later(self._rise, name)
 
     def _rise(self, name: str) -> None:
         node = self._world.node(name)

@@ -69,3 +69,5 @@ class Op(Struct, frozen=True, kw_only=True):
     """What an answered read showed."""
     held_then: tuple[Record, ...] | None = None
     """What each owner durably held when the client was told; None where nobody could look."""
+    kept_then: tuple[Record, ...] = ()
+    """What each other node durably kept for owners then."""

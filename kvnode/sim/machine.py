@@ -41,6 +41,8 @@ class Surroundings(NamedTuple):
     network: Network
     ring: Ring
     settings: Settings
+    founded: bool
+    """Whether the first disks are as old as the cluster, so that nothing can have been lost."""
 
 
 class SimNode:
@@ -51,6 +53,7 @@ class SimNode:
         self.boot = 0
         self.up = False
         self.paused = False
+        self.why_down = ""
         self.clock = SkewedClock()
         self.disk = SimDisk(name, around.timeline, around.trace, derive(around.seed, f"disk {name}"))
         self.disk.on_commit = self._wake
@@ -71,9 +74,13 @@ class SimNode:
         self.boot += 1
         self.up, self.paused = True, False
         self.disk.open()
-        rng = derive(around.seed, f"{self.name} boot {self.boot}")
-        self.local = Local(self.name, self.boot, around.ring, self.disk, rng, around.settings, "fsync")
-        self.node = Node(self.local, self._vitals)
+        rng = derive(around.seed, f"{self.name} disk {self.disk.disk_id} boot {self.boot}")
+        self.local = Local(
+            self.name, self.boot, around.ring, self.disk, rng, around.settings, "fsync", self.disk.disk_id
+        )
+        self.node = Node(
+            self.local, self._vitals, founded=self._around.founded and self.boot == 1 and not self.disk.wiped
+        )
         greeting = Greeting(PROTOCOL_VERSION, around.ring.cluster_id, NODE, self.name, self.boot)
         self._greeting = encode_greeting(greeting)
         self._inbox: deque[tuple[Address, bytes | bytearray]] = deque()
@@ -87,6 +94,7 @@ class SimNode:
     def crash(self, why: str = "") -> None:
         """The machine stops, at once. Only what is on the platter will be there again."""
         assert self.up
+        self.why_down = why
         self._around.trace.note("crash", self.name, why)
         self.up, self.paused = False, False
         self._turn_at = 0
@@ -118,8 +126,8 @@ class SimNode:
         """Whether nothing is to be done until something comes from outside."""
         if not self.up:
             return True
-        busy = self._inbox or self._waiting or self._to_self or self._lost or self.node.timed
-        return not busy and self.disk.settled
+        busy = self._inbox or self._waiting or self._to_self or self._lost
+        return not (busy or self.node.timed) and self.disk.settled
 
     # ---- turns -----------------------------------------------------------------------------
 
@@ -145,9 +153,9 @@ class SimNode:
     def _turn(self) -> None:
         node, disk, now = self.node, self.disk, self._timeline.now
         node.begin(millis(now), self.clock.wall(now))
-        if disk.failed:
+        if disk.failed or node.halt:
             # The real loop raises StoreFailed here and the process ends: a new boot, by an operator.
-            return self.crash("its disk failed")
+            return self.crash(node.halt or "its disk failed")
         node.committed(disk.durable)
         self._release()
         own, self._to_self = self._to_self, []
@@ -158,9 +166,9 @@ class SimNode:
                 node.receive(sender, message)
         turn = node.end()
         node.check_invariants()
-        lost = self._send(turn.sends) if turn.sends else []
-        if turn.writes:
-            disk.submit(turn.number, turn.writes)
+        lost = [*self._send(turn.control), *self._send(turn.sends)]
+        if turn.writes or turn.aside is not None:
+            disk.submit(turn.number, turn.writes, turn.aside)
             self._submitted = turn.number
         if turn.acks:
             self._waiting.append((self._submitted, turn.acks))
@@ -181,7 +189,8 @@ class SimNode:
     def _patience(self) -> Tenths:
         if self._to_self or self._lost or self._inbox:
             return 1
-        return tenths(config.TICK_MS if self.node.timed else config.POLL_MS_MAX)
+        wait = min(config.POLL_MS_MAX, self.node.wake_at - millis(self._timeline.now))
+        return max(1, tenths(wait))
 
     # ---- the transport's part --------------------------------------------------------------
 

@@ -4,7 +4,8 @@ Promises: bytes arrive as they were sent; what is lost is lost by a setting a te
 Never: reorders by plan: each frame draws its own delay, and that is enough.
 
 What becomes of a frame, in this order:
-  1. its link is cut           dropped, or kept until the cut heals and then late (as TCP would)
+  1. its link is cut           dropped, or kept until the cut heals and then late (as TCP would), unless
+                               the receiver has restarted meanwhile: that was another connection
   2. the receiver is down      told to the sender as lost or not; then dropped, or kept a moment
   3. `loss`, `duplication`     dropped; or sent twice, each with its own delay
 Loss is harsher than ZeroMQ, whose connections lose whole suffixes. Requests are never duplicated:
@@ -27,6 +28,7 @@ class Port(Protocol):
     """Where frames arrive."""
 
     up: bool
+    boot: int
 
     def arrive(self, sender: Address, frame: bytes | bytearray) -> None:
         """A frame is here."""
@@ -39,6 +41,8 @@ class Parcel(NamedTuple):
     sender: Address
     to: Address
     frame: bytes | bytearray
+    boot: int
+    """The receiver's when it was sent."""
 
 
 class Network:
@@ -83,7 +87,8 @@ class Network:
         self._cut.clear()
         held, self._held = self._held, []
         for parcel in held:
-            self._ship(parcel)
+            if parcel.boot == self._ports[parcel.to].boot:  # else its connection is gone, and it with it
+                self._ship(parcel)
 
     # ---- frames ----------------------------------------------------------------------------
 
@@ -95,7 +100,7 @@ class Network:
         handed = True
         up = self._ports[to].up
         for frame in frames:
-            parcel = Parcel(sender, to, frame)
+            parcel = Parcel(sender, to, frame, self._ports[to].boot)
             if (sender, to) in self._cut:
                 self._into_cut(parcel)
             elif not up:
@@ -113,7 +118,7 @@ class Network:
 
     def _arrive(self, parcel: Parcel) -> None:
         self.in_flight -= 1
-        sender, to, frame = parcel
+        sender, to, frame, _ = parcel
         if self._cut and (sender, to) in self._cut:
             return self._into_cut(parcel)
         port = self._ports[to]

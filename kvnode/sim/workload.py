@@ -3,7 +3,7 @@
 Promises: `run(seed)` is the same everywhere; every value written is written by one operation and its
 retries; the verdict says how to replay it. Never: judges by itself; that is `check`.
 
-    safety phase: work and faults ──► mend all ──► quiet ──► a read of all owners ──► check
+    safety phase: work and faults ──► mend all ──► converge ──► a read of all owners ──► check
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import msgspec
 from msgspec import Struct
 
+from kvnode.config import Settings
 from kvnode.protocol.messages import Condition, Failed, Got, Put, Written, safe_to_retry
 from kvnode.protocol.types import ALL, DEFAULT, Record
 from kvnode.sim.check import Violation, check
@@ -22,6 +24,8 @@ from kvnode.sim.events import Tell
 from kvnode.sim.faults import KINDS, Chances, Nemesis
 from kvnode.sim.world import World
 
+SETTINGS = Settings(repair_interval_ms=2_000)
+"""Exchanges more often than users need them, so that they meet the faults."""
 REPLAY = "replay: KVSIM_SEEDS={0}..{0} KVSIM_TELL=1 python -m pytest tests/test_sim_seeds.py -s"
 
 
@@ -34,6 +38,9 @@ class Shape(Struct, frozen=True, kw_only=True):
     think_ms: tuple[int, int] = (0, 60)
     timeout_ms: int = 400
     faults: Chances | None = Chances()
+    wiped: int = 0
+    """Rounds of work in which a disk is lost. Then every write is of two copies at least, and a version
+    that was merely shown may be gone: one copy of it was all there was."""
 
 
 def draw_shape(rng: Random) -> Shape:
@@ -41,13 +48,14 @@ def draw_shape(rng: Random) -> Shape:
 
     A run with everything at once hides what a run with two faults shows (swarm testing, Groce 2012).
     """
-    gap = rng.choice((60, 150, 400))
+    gap, wiped = rng.choice((60, 150, 400)), rng.choice((0, 0, 1, 2))
     weights = tuple(rng.choice((0, 1, 1, 3)) for _ in KINDS)
     return Shape(
         clients=rng.choice((2, 4, 8)),
         keys=rng.choice((1, 2, 5)),
         think_ms=(0, rng.choice((1, 20, 80))),
         timeout_ms=rng.choice((200, 500, 2_000)),
+        wiped=wiped,
         faults=Chances(every_ms=(gap // 3, gap * 2), lasts_ms=(20, rng.choice((200, 900))), weights=weights),
     )
 
@@ -79,14 +87,25 @@ class Workload:
         self._rng = rng
         self._shape = shape
         self._left = shape.operations
+        self._round = 0
         self._names = list(world.nodes)
         self._seen: dict[tuple[str, bytes], Context] = {}
         """Client and key -> what it last saw of it; used for one write."""
         self.last_reads: dict[bytes, Record] = {}
         self.outcomes: Counter[str] = Counter()
         self.keys = [f"k{i}".encode() for i in range(shape.keys)]
-        for i in range(shape.clients):
+        self._begin()
+
+    def _begin(self) -> None:
+        for i in range(self._shape.clients):
             self._think(f"c{i}")
+
+    def again(self) -> None:
+        """As much work once more."""
+        assert self.done
+        self._left = self._shape.operations
+        self._round += 1
+        self._begin()
 
     @property
     def done(self) -> bool:
@@ -129,11 +148,11 @@ class Workload:
         rng, world = self._rng, self._world
         context = self._seen.pop((client, key), None) if rng.random() < 0.8 else None
         quorum = rng.random() < 0.3
-        w = DEFAULT if quorum else rng.choice((DEFAULT, DEFAULT, 1, ALL))
+        w = DEFAULT if quorum or self._shape.wiped else rng.choice((DEFAULT, DEFAULT, 1, ALL))
         condition = rng.choice(
             (Condition.MATCH if context is not None else Condition.ABSENT, *[Condition.NONE] * 7)
         )
-        value = None if delete else f"{client}-{self._left}".encode()
+        value = None if delete else f"{client}-{self._round}-{self._left}".encode()
         return world.put(
             key, value, self._node(), mode="quorum" if quorum else "eventual", w=w, context=context,
             siblings=context is None and not delete and condition == Condition.NONE and rng.random() < 0.1,
@@ -173,7 +192,7 @@ def run(seed: int, shape: Shape | None = None, tell: Tell | None = None) -> Verd
     rng = derive(seed, "workload")
     shape = shape if shape is not None else draw_shape(derive(seed, "shape"))
     nodes, n = rng.choice(((3, 3), (3, 3), (4, 3), (5, 3), (5, 5), (2, 2)))
-    world = World(seed, nodes=nodes, n=n, tell=tell)
+    world = World(seed, nodes=nodes, n=n, settings=SETTINGS, tell=tell)
     try:
         return _judge(world, rng, shape)
     except AssertionError as error:
@@ -183,18 +202,25 @@ def run(seed: int, shape: Shape | None = None, tell: Tell | None = None) -> Verd
 
 def _judge(world: World, rng: Random, shape: Shape) -> Verdict:
     work = Workload(world, rng, shape)
-    nemesis = Nemesis(world, derive(world.seed, "nemesis"), shape.faults) if shape.faults is not None else None
-    world.run_until(lambda: work.done, within_ms=600_000)
-    if nemesis is not None:
+    faults: Counter[str] = Counter()
+    chances = shape.faults if shape.faults is not None else Chances(weights=(0,) * len(KINDS))
+    for part in range(max(1, shape.wiped)):
+        if part:
+            work.again()
+        chances = msgspec.structs.replace(chances, wipe=bool(shape.wiped))
+        nemesis = Nemesis(world, derive(world.seed, f"nemesis {part}"), chances)
+        world.run_until(lambda: work.done, within_ms=600_000)
         nemesis.mend()
-    world.settle()
+        faults.update(nemesis.counts)
+        world.converge()
+    final = world.final()  # before the reads, which would mend what they find
     work.read_all()
     world.settle()
     return Verdict(
         seed=world.seed,
-        violations=check(world.history(), world.final(), work.last_reads),
+        violations=check(world.history(), final, work.last_reads, disks_lost=bool(shape.wiped)),
         trace_hash=world.trace_hash(),
         events=world.timeline.happened,
         outcomes=dict(sorted(work.outcomes.items())),
-        faults=nemesis.counts if nemesis is not None else {},
+        faults=dict(faults),
     )

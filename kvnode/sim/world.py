@@ -16,8 +16,9 @@ from functools import lru_cache
 
 from kvnode.config import Settings
 from kvnode.core.bootstrap import found
-from kvnode.protocol.messages import Condition, Get, Put, Scan
-from kvnode.protocol.ring import Member, Ring, partition_of
+from kvnode.core.merkle import span_of
+from kvnode.protocol.messages import ClientRequest, Condition, Get, Put, Scan
+from kvnode.protocol.ring import Member, Partition, Ring, partition_of
 from kvnode.protocol.types import DEFAULT, MODES, Address, NodeId, Record
 from kvnode.sim.check import Violation, check
 from kvnode.sim.client import Call, Context, SimClients
@@ -54,16 +55,20 @@ class World:
         n: int = 3,
         q: int = 16,
         settings: Settings = SETTINGS,
+        founded: bool = True,
         tell: Tell | None = None,
     ) -> None:
-        """`tell` is given a line for everything that happens."""
+        """`founded`: the disks are known to be new; else the nodes have to find that out.
+
+        `tell` is given a line for everything that happens.
+        """
         self.seed = seed
         self.settings = settings
         self.timeline = Timeline()
         self.trace = Trace(self.timeline, tell)
         self.network = Network(self.timeline, self.trace, derive(seed, "network"))
         self.ring = ring_of(nodes, n, q)
-        around = Surroundings(seed, self.timeline, self.trace, self.network, self.ring, settings)
+        around = Surroundings(seed, self.timeline, self.trace, self.network, self.ring, settings, founded)
         self.nodes = {member.id: SimNode(member.id, around) for member in self.ring.members}
         self.clients = SimClients(self.timeline, self.trace, self.network, self._look)
 
@@ -119,6 +124,10 @@ class World:
         """Read a page of keys through a node."""
         ask = Scan(self.clients.next_number(), after, prefix, limit, r, self.settings.deadline_ms)
         return self.clients.call(CLIENT.encode(), NodeId(via), ask)
+
+    def order(self, via: str, ask: ClientRequest) -> None:
+        """What an operator asks of one node."""
+        self.clients.order(CLIENT.encode(), NodeId(via), ask)
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -177,6 +186,13 @@ class World:
         """A machine goes on."""
         self.node(name).resume()
 
+    def wipe(self, name: str) -> None:
+        """A machine's disk is lost; it boots again on an empty one, when told to."""
+        if self.node(name).up:
+            self.node(name).crash()
+        self.node(name).disk.wipe()
+        self.node(name).boot = 0
+
     def partition(self, these: Collection[str], those: Collection[str], *, one_way: bool = False) -> None:
         """Nothing passes from these nodes (or clients) to those; nor back, unless `one_way`."""
         senders = [self._address(name) for name in sorted(these)]
@@ -220,8 +236,36 @@ class World:
         """What each owner of a key durably holds of it."""
         return {owner: self.nodes[owner].disk.holds(_bytes(key)) for owner in self.owners(key)}
 
-    def _look(self, key: bytes) -> tuple[Record, ...]:
-        return tuple(self.nodes[owner].disk.holds(key) for owner in self.owners(key))
+    def kept(self, key: str | bytes) -> dict[str, Record]:
+        """What each node that is no owner of a key durably keeps of it for them."""
+        owners = self.owners(key)
+        found = {name: node.disk.keeps(_bytes(key)) for name, node in self.nodes.items() if name not in owners}
+        return {name: record for name, record in found.items() if record}
+
+    def _look(self, key: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+        return tuple(self.replicas(key).values()), tuple(self.kept(key).values())
+
+    @property
+    def hinted(self) -> int:
+        """Hints on all disks."""
+        return sum(len(node.disk.hinted) for node in self.nodes.values())
+
+    @property
+    def converged(self) -> bool:
+        """Whether no hint is kept and all owners of each partition have the same tree."""
+        return not self.hinted and all(
+            len({self.nodes[owner].disk.tree.hash(span_of(Partition(p), self.ring.q)) for owner in owners}) == 1
+            for p, owners in enumerate(self.nodes[self.ring.members[0].id].local.routes.owners)
+        )
+
+    def converge(self, within_ms: float = 120_000) -> None:
+        """Let time pass until that is so, and nothing is under way; an error if it does not come to."""
+        end = self.timeline.now + tenths(within_ms)
+        while not (self.quiet and self.converged and not any(n.local.refusal for n in self.nodes.values())):
+            assert self.timeline.now < end, (
+                f"seed {self.seed}: {self.hinted} hints left, converged {self.converged}"
+            )
+            self.run(LOOKS_EACH_MS)
 
     def final(self) -> dict[bytes, dict[str, Record]]:
         """`replicas`, of every key any disk has."""

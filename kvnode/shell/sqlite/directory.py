@@ -26,8 +26,15 @@ from kvnode.shell.store import Identity, StoreFailed, StoreLocked
 WAY_OUT = "Move the directory away and start the node with an empty one: its peers hold the data"
 LOG, TABLE = "log.db", "table.db"
 SCHEMAS = {
-    LOG: "CREATE TABLE IF NOT EXISTS log (n INTEGER PRIMARY KEY, batch BLOB NOT NULL)",
-    TABLE: "CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    LOG: ("CREATE TABLE IF NOT EXISTS log (n INTEGER PRIMARY KEY, batch BLOB NOT NULL)",),
+    TABLE: (
+        "CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS places (leaf INTEGER, key BLOB, PRIMARY KEY (leaf, key)) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS leaves (slot INTEGER PRIMARY KEY, hashes BLOB NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS hints"
+        " (owner TEXT, key BLOB, value BLOB NOT NULL, PRIMARY KEY (owner, key)) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    ),
 }
 META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)"
 LOG_PAGE_BYTES = 4096
@@ -96,7 +103,7 @@ class Directory:
                 raise StoreFailed(f"{file} is empty, but its WAL is not. {WAY_OUT}")
             connection.execute(f"PRAGMA page_size={PAGE_BYTES[name]}")
             connection.execute("PRAGMA journal_mode=WAL")
-            for statement in (SCHEMAS[name], META):
+            for statement in (*SCHEMAS[name], META):
                 connection.execute(statement)
             undo.pop_all()
         return connection

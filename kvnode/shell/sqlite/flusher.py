@@ -5,8 +5,8 @@ its rows would be ahead of the log; the last one of a flush names the batch that
 So a crash anywhere costs a replay and nothing else.
 Never: read through, or used by two threads of ours.
 
-    frozen ─► rows, counters │ rows, counters │ rows, counters, mark ─► `finished`
-              └ transaction ┘                                             the loop drops the memtable
+    frozen ─► steps, counters │ steps, counters │ steps, counters, mark ─► `finished`
+              └─ transaction ─┘                                              the loop drops the memtable
 
 It keeps its bursts short, and waits for each statement: Python has one interpreter lock, and what
 this thread does at once, the loop waits for.
@@ -15,17 +15,17 @@ this thread does at once, the loop waits for.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from heapq import merge
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
+from typing import Protocol
 
 from msgspec import Struct
 
 from kvnode import config
-from kvnode.core.versions import Held
-from kvnode.shell.sqlite.format import encode_row
+from kvnode.core.merkle import HashTree
+from kvnode.shell.sqlite.memtable import Memtable
+from kvnode.shell.sqlite.steps import Steps
 from kvnode.shell.sqlite.worker import CHECKPOINT, Worker
 from kvnode.shell.store import StoreFailed
 
@@ -36,15 +36,23 @@ BREATH_S = 0.001
 class Flush(Struct, frozen=True, eq=False):
     """What goes to the table in one piece."""
 
-    records: dict[bytes, Held]
-    replaced: dict[bytes, int]
-    """Key -> what the table counts for it today, key and live bytes; missing where that is nothing."""
+    memtable: Memtable
+    tree: HashTree
+    """The live one: what has changed in it since is in the memtable's `pages`."""
     mark: int
-    """Every log batch up to this number is in these records, or was in earlier ones."""
+    """Every log batch up to this number is in this memtable, or was in earlier ones."""
     logged: int
-    """A log batch by which all of these were durable: a log that ends earlier has lost some."""
+    """A log batch by which all of it was durable: a log that ends earlier has lost some."""
     number: int
     """Its own, never repeated: who sees it in the table sees the whole flush."""
+
+
+class Emptied(Protocol):
+    """A dict of whatever."""
+
+    def __len__(self) -> int: ...
+
+    def popitem(self) -> object: ...
 
 
 class Flusher(Thread):
@@ -53,13 +61,12 @@ class Flusher(Thread):
     def __init__(self, path: Path, boot: int, compress_min: int, wake: int) -> None:
         """Open the file. Raises `StoreFailed`. Call `start` after."""
         super().__init__(name="flusher", daemon=True)
-        self._boot = boot
-        self._compress_min = compress_min
         self._wake = wake
-        self._jobs: SimpleQueue[Flush | dict[bytes, Held] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Flush | Memtable | None] = SimpleQueue()
         self._stopping = Event()
         # FULL at every durability: it licenses the trim of the log, and nobody waits for it.
         self._worker = Worker(path, "FULL", autocommit=False)
+        self._steps = Steps(boot, compress_min)
         self._keys = self._count("keys")
         self._value_bytes = self._count("value_bytes")
         self.finished: SimpleQueue[Flush] = SimpleQueue()
@@ -73,12 +80,12 @@ class Flusher(Thread):
     # ---- what the loop calls ---------------------------------------------------------------
 
     def flush(self, job: Flush) -> None:
-        """Move these records to the table; it is in `finished` when they are there."""
+        """Move this memtable to the table; it is in `finished` when it is there."""
         self._jobs.put(job)
 
-    def forget(self, records: dict[bytes, Held]) -> None:
+    def forget(self, memtable: Memtable) -> None:
         """Free a memtable that nobody reads any more."""
-        self._jobs.put(records)
+        self._jobs.put(memtable)
 
     def stop(self, seconds: float) -> bool:
         """Leave a flush where it is and close the file. False if that did not happen in time."""
@@ -110,20 +117,17 @@ class Flusher(Thread):
                 os.eventfd_write(self._wake, 1)
 
     def _write(self, job: Flush) -> None:
-        chunks = self._chunks(job)
         keys, value_bytes = self._keys, self._value_bytes
         counts = {"logged": job.logged}
-        for number, chunk in enumerate(chunks, 1):
-            marks = ",".join(("(?,?)",) * (len(chunk.args) // 2))
-            sql = f"INSERT OR REPLACE INTO kv VALUES {marks}"  # noqa: S608 -- marks only
-            self._worker.ask(sql, tuple(chunk.args))
-            keys += chunk.keys
-            value_bytes += chunk.value_bytes
+        for number, step in enumerate(self._steps.of(job.memtable, job.tree), 1):
+            self._worker.ask(step.sql, step.args)
+            keys += step.keys
+            value_bytes += step.value_bytes
             if number % config.FLUSH_STATEMENTS == 0:
                 self._commit(counts | {"keys": keys, "value_bytes": value_bytes})
                 if self._stopping.is_set():
                     return
-        counts |= {"mark": job.mark, "flush": job.number}
+        counts |= {"mark": job.mark, "flush": job.number, "flushing": 0}
         self._commit(counts | {"keys": keys, "value_bytes": value_bytes})
         self._keys, self._value_bytes = keys, value_bytes
         self.finished.put(job)
@@ -135,41 +139,14 @@ class Flusher(Thread):
         self._worker.ask("COMMIT")
         self._worker.ask(CHECKPOINT)
 
-    def _chunks(self, job: Flush) -> Iterator[Chunk]:
-        """The rows in byte order, in pieces bounded by number and by bytes."""
-        chunk = Chunk([])
-        for key in in_order(job.records):
-            held = job.records[key]
-            row = encode_row(key, held, self._boot, self._compress_min)
-            chunk.args += (key, row)
-            chunk.bytes += len(row)
-            replaced = job.replaced.get(key, 0)
-            counted = len(key) + held.live_bytes if held.live_bytes else 0
-            chunk.keys += bool(counted) - bool(replaced)
-            chunk.value_bytes += counted - replaced
-            if len(chunk.args) >= 2 * config.FLUSH_ROWS or chunk.bytes >= config.FLUSH_BYTES:
-                yield chunk
-                chunk = Chunk([])
-        if chunk.args:
-            yield chunk
+    def _free(self, memtable: Memtable) -> None:
+        parts: tuple[Emptied, ...] = (
+            memtable.records, memtable.replaced, memtable.leaves, memtable.crowded, memtable.pages, memtable.hints,
+        )  # fmt: skip
+        for part in parts:
+            self._empty(part)
 
-    def _free(self, records: dict[bytes, Held]) -> None:
-        while records and not self._stopping.wait(BREATH_S):
-            for _ in range(min(config.FORGET_ROWS, len(records))):
-                records.popitem()
-
-
-class Chunk(Struct):
-    """Rows of one statement, and what they change of the table's counters."""
-
-    args: list[bytes]
-    bytes: int = 0
-    keys: int = 0
-    value_bytes: int = 0
-
-
-def in_order(records: dict[bytes, Held]) -> Iterator[bytes]:
-    """The keys in byte order, without holding the interpreter for one long sort."""
-    keys = list(records)
-    step = 4 * config.FLUSH_ROWS
-    return merge(*(sorted(keys[i : i + step]) for i in range(0, len(keys), step)))
+    def _empty(self, part: Emptied) -> None:
+        while part and not self._stopping.wait(BREATH_S):
+            for _ in range(min(config.FORGET_ROWS, len(part))):
+                part.popitem()

@@ -22,9 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvnode import config
+from kvnode.core.outbox import Aside
 from kvnode.core.versions import Held
 from kvnode.shell.sqlite.directory import LOG_PAGE_BYTES, WAY_OUT
-from kvnode.shell.sqlite.format import Damaged, decode_batch, encode_batch
+from kvnode.shell.sqlite.format import Batch, Damaged, decode_batch, encode_batch
+from kvnode.shell.sqlite.memtable import aside_bytes
 from kvnode.shell.sqlite.worker import CHECKPOINT, Worker
 from kvnode.shell.store import StoreFailed
 
@@ -41,6 +43,7 @@ class CommitLog:
         self._next = 1
         self._queued: dict[bytes, Held] = {}
         self._queued_is_ours = False
+        self._queued_aside: Aside | None = None
         self._queued_turn = 0
         """The last turn that waits for the disk; 0 when none does. A turn may be without writes."""
         self._flying_turn = 0
@@ -69,7 +72,7 @@ class CommitLog:
 
     # ---- opening ---------------------------------------------------------------------------
 
-    def replay(self, mark: int, logged: int, apply: Callable[[dict[bytes, Held]], object]) -> None:
+    def replay(self, mark: int, logged: int, apply: Callable[[Batch], object]) -> None:
         """Apply every batch after the table's mark, in order. Raises `StoreFailed` for a hole.
 
         `logged` is the batch by which everything in the table was durable here: in the middle of a
@@ -113,8 +116,10 @@ class CommitLog:
 
     # ---- writing ---------------------------------------------------------------------------
 
-    def append(self, turn: int, writes: dict[bytes, Held]) -> None:
+    def append(self, turn: int, writes: dict[bytes, Held], aside: Aside | None) -> None:
         """Make a turn durable: now if the disk is free, else together with others."""
+        if aside is not None:
+            self._queue_aside(aside)
         if not self._queued_turn:
             self._queued, self._queued_is_ours = writes, False
         else:
@@ -128,10 +133,18 @@ class CommitLog:
             self.check()
             self.queued_bytes += sum(len(key) + len(held.blob) for key, held in writes.items())
 
+    def _queue_aside(self, aside: Aside) -> None:
+        if self._queued_aside is None:
+            self._queued_aside = Aside({}, {})  # our own: the core may still read the one it handed over
+        self._queued_aside.hints.update(aside.hints)
+        self._queued_aside.facts.update(aside.facts)
+        if self._flying_turn:
+            self.queued_bytes += aside_bytes(aside)
+
     def _fly(self) -> None:
-        batch = encode_batch(self._next, self._queued)
+        batch = encode_batch(self._next, self._queued, self._queued_aside)
         self._flying_turn, self._queued_turn = self._queued_turn, 0
-        self._queued, self.queued_bytes = {}, 0
+        self._queued, self._queued_aside, self.queued_bytes = {}, None, 0
         self._flying_since = time.monotonic_ns()
         # One statement, one transaction, one hop to the worker's thread.
         self._worker.begin("INSERT INTO log VALUES (?, ?)", (self._next, batch), self._landed)

@@ -1,27 +1,65 @@
-"""The memtable: recent writes, and what the table counts for the keys in it.
+"""The memtable: recent writes, and what the table has of the keys in it.
 
-Promises: one dict lookup a read. Never: changes once it is frozen.
+Promises: one dict lookup a read. Never: changes once it is frozen, but for `pages`.
 """
 
 from __future__ import annotations
 
 from kvnode import config
+from kvnode.core.outbox import Aside, Hint, HintKey
 from kvnode.core.versions import Held
 from kvnode.shell.order import KeyOrder
 
 
-class Memtable:
-    """Records written since the last flush began."""
+def counted(key: bytes, held: Held) -> int:
+    """Key and live bytes of a record, as the counters have it; 0 when nothing of it lives."""
+    return len(key) + held.live_bytes if held.live_bytes else 0
 
-    __slots__ = ("bytes", "order", "records", "replaced")
+
+class Memtable:
+    """Records, hints and facts written since the last flush began."""
+
+    __slots__ = ("bytes", "crowded", "facts", "hints", "leaves", "mended", "order", "pages", "records", "replaced")
 
     def __init__(self) -> None:
         self.records: dict[bytes, Held] = {}
+        """Newest of each key; `GONE` where the table's row is to go."""
         self.replaced: dict[bytes, int] = {}
-        """Key -> key and live bytes that the table will count for it when this one is flushed: a crash
+        """Key that the table will have a row of when this one is flushed -> what is `counted` of it: a crash
         in the middle of a flush leaves some rows new and some old, and counters that must say which."""
+        self.leaves: dict[int, bytes] = {}
+        """Leaf of the hash tree -> a key in it, mostly the only one: a container for each would cost memory,
+        and time when the garbage collector looks through them."""
+        self.crowded: dict[int, list[bytes]] = {}
+        """Leaf -> its other keys."""
+        self.mended: set[int] = set()
+        """Slots of the tree to be saved though nothing of them is in here: what is saved of them is wrong."""
+        self.pages: dict[int, bytes] = {}
+        """Filled once it is frozen: leaves as they were then, of slots that were written to since."""
+        self.hints: dict[HintKey, Hint | None] = {}
+        self.facts: dict[str, bytes] = {}
         self.order = KeyOrder(config.SCAN_SORT_MAX)
         self.bytes = 0
+
+    def keys_in(self, leaf: int) -> list[bytes]:
+        """The keys of a leaf."""
+        first = self.leaves.get(leaf)
+        return [first, *self.crowded.get(leaf, ())] if first is not None else []
+
+    def set_aside(self, aside: Aside) -> None:
+        """Take hints and facts in. They count like records, so that a node that gets no others flushes too."""
+        self.hints |= aside.hints
+        self.facts |= aside.facts
+        self.bytes += aside_bytes(aside)
+
+
+def aside_bytes(aside: Aside) -> int:
+    """What an aside costs in memory, about."""
+    hints = sum(
+        len(key) + (len(hint.held.blob) if hint is not None else 0) for (_, key), hint in aside.hints.items()
+    )
+    facts = sum(len(name) + len(fact) for name, fact in aside.facts.items())
+    return hints + facts + (len(aside.hints) + len(aside.facts)) * config.ENTRY_OVERHEAD_BYTES
 
 
 EMPTY = Memtable()

@@ -6,14 +6,17 @@ Never: writes, or checkpoints: SQLite before 3.51.3 can corrupt a WAL that two c
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from kvnode import config
-from kvnode.core.outbox import Unreadable
+from kvnode.core.outbox import Hint, HintKey, Unreadable
 from kvnode.core.versions import Held
+from kvnode.protocol.types import NodeId
 from kvnode.shell.order import upper_bound
-from kvnode.shell.sqlite.format import Damaged, decode_row
+from kvnode.shell.sqlite.format import Damaged, decode_fact, decode_hint, decode_page, decode_row
 
 
 class TableReader:
@@ -26,6 +29,8 @@ class TableReader:
         self._connection.execute(f"PRAGMA cache_size=-{config.TABLE_CACHE_KB}")
         self.unreadable = 0
         """Reads that met a damaged row or page."""
+        self.unreadable_hints = 0
+        self.unreadable_facts = 0
 
     def get(self, key: bytes) -> Held | None:
         """What the table holds of a key. Raises `Unreadable`."""
@@ -56,9 +61,59 @@ class TableReader:
         except Damaged as error:
             raise self._unreadable(key) from error
 
+    def keys_in(self, leaf: int) -> list[bytes]:
+        """Every key in a leaf of the hash tree, and maybe some that there is no row of. Raises `Unreadable`."""
+        try:
+            found = self._connection.execute("SELECT key FROM places WHERE leaf=?", (leaf,)).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(b"") from error
+        return [key for (key,) in found]
+
+    def digests(self, leaf: int) -> Iterator[tuple[bytes, bytes]]:
+        """The keys of a leaf that can be read, and the digests of their records. Raises `Unreadable`."""
+        for key in self.keys_in(leaf):
+            with contextlib.suppress(Unreadable):
+                held = self.get(key)
+                if held is not None:
+                    yield key, held.digest
+
     def _unreadable(self, key: bytes) -> Unreadable:
         self.unreadable += 1
         return Unreadable(key)
+
+    # ---- at boot ---------------------------------------------------------------------------
+
+    def pages(self) -> Iterator[tuple[int, bytes | None]]:
+        """The saved leaves, slot by slot, empty slots left out; None where they are damaged."""
+        for slot, row in self._connection.execute("SELECT slot, hashes FROM leaves"):
+            try:
+                page = decode_page(slot, row)
+            except Damaged:
+                yield slot, None
+                continue
+            if page:
+                yield slot, page
+
+    def hints(self) -> dict[HintKey, Hint]:
+        """The hints that can be read; the others are counted."""
+        found = {}
+        for owner, key, row in self._connection.execute("SELECT owner, key, value FROM hints"):
+            of = NodeId(str(owner)), key
+            try:
+                found[of] = decode_hint(of, row)
+            except Damaged:
+                self.unreadable_hints += 1
+        return found
+
+    def facts(self) -> dict[str, bytes]:
+        """The facts that can be read; the others are counted."""
+        found = {}
+        for name, row in self._connection.execute("SELECT name, value FROM facts"):
+            try:
+                found[str(name)] = decode_fact(str(name), row)
+            except Damaged:
+                self.unreadable_facts += 1
+        return found
 
     def meta(self, name: str) -> int:
         """A number kept beside the table, 0 where there is none."""

@@ -1,0 +1,112 @@
+"""The other side of an exchange: tell where our tree is different, and what we hold there.
+
+Promises: answers show only what is durable here; an exchange counts here too once it is done.
+Never: begins one, or remembers more of one than when it began.
+Input: CompareTree, CompareKeys, ExchangeDone. The side that begins: `antientropy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvnode import config
+from kvnode.core.exchanges import PREFIX_BYTES, Pair
+from kvnode.core.local import Local
+from kvnode.core.merkle import Span, span_of
+from kvnode.protocol.messages import (
+    Branches,
+    CompareKeys,
+    CompareTree,
+    ExchangeDone,
+    KeysCompared,
+    ReplicaRefused,
+    Row,
+    TreeCompared,
+)
+from kvnode.protocol.ring import Partition
+from kvnode.protocol.types import NodeId, WallMillis
+
+
+class Answering:
+    """The exchanges that others began with this node."""
+
+    def __init__(
+        self,
+        local: Local,
+        heal: Callable[[bytes, tuple[NodeId, ...]], None],
+        note: Callable[[Partition, NodeId, WallMillis], None],
+    ) -> None:
+        self._local = local
+        self._outbox = local.outbox
+        self._heal = heal
+        self._note = note
+        self._began: dict[Pair, tuple[int, WallMillis]] = {}
+        """The id of each, and when we first heard of it."""
+
+    def _peers(self, partition: int) -> tuple[NodeId, ...]:
+        return self._local.routes.peers[partition] or ()
+
+    def _shared(self, sender: NodeId, rid: int, partition: int) -> Partition | None:
+        """The partition, if both sides own it; else the sender is told."""
+        local = self._local
+        if partition < local.routes.ring.q and sender in self._peers(partition):
+            return Partition(partition)
+        text = f"partition {partition} is not one of ours together at epoch {local.routes.epoch}"
+        self._outbox.send(sender, ReplicaRefused(rid, text))
+        return None
+
+    def on_compare_tree(self, sender: NodeId, ask: CompareTree) -> None:
+        """Tell where our tree is different."""
+        partition = self._shared(sender, ask.rid, ask.partition)
+        if partition is None:
+            return None
+        root = span_of(partition, self._local.routes.ring.q)
+        if self._began.get((partition, sender), (0, 0))[0] != ask.rid:
+            self._began[partition, sender] = ask.rid, self._local.wall
+        tree = self._local.store.tree
+        differing = []
+        for theirs in ask.spans:
+            span = Span(theirs.start, theirs.size)
+            if not span.is_branch_of(root):
+                return self._local.ignore("exchange_span")
+            if tree.hash(span) != theirs.hash:
+                hashes = b"".join(tree.hash(part)[:PREFIX_BYTES] for part in span.parts())
+                differing.append(Branches(theirs.start, theirs.size, hashes))
+        return self._outbox.ack(sender, TreeCompared(ask.rid, ask.step, tuple(differing)))
+
+    def on_compare_keys(self, sender: NodeId, ask: CompareKeys) -> None:
+        """Tell what we hold that the sender lacks, and what we want of it."""
+        partition = self._shared(sender, ask.rid, ask.partition)
+        if partition is None:
+            return None
+        root = span_of(partition, self._local.routes.ring.q)
+        if not all(root.start <= leaf < root.start + root.size for leaf in ask.leaves):
+            return self._local.ignore("exchange_leaf")
+        theirs = {dots.key: dots.digest for dots in ask.dots}
+        rows: list[Row] = []
+        wanted: list[bytes] = []
+        size = 0
+        for leaf in ask.leaves:
+            for key, held in self._local.store.leaf(leaf):
+                digest = theirs.pop(key, None)
+                if held is None:
+                    self._heal(key, self._peers(partition))
+                elif digest != held.digest and size < config.EXCHANGE_BYTES_TARGET:
+                    rows.append(Row(key, held.blob))
+                    size += len(key) + len(held.blob)
+                    if digest:
+                        wanted.append(key)
+        wanted += [key for key, digest in theirs.items() if digest]
+        more = size >= config.EXCHANGE_BYTES_TARGET
+        # What is held may not be durable yet: told when it is.
+        self._outbox.ack(sender, KeysCompared(ask.rid, ask.step, tuple(rows), tuple(wanted), more))
+        return None
+
+    def on_exchange_done(self, sender: NodeId, done: ExchangeDone) -> None:
+        """An exchange is over, on both sides."""
+        partition = Partition(done.partition)
+        rid, began = self._began.get((partition, sender), (None, 0))
+        if rid is None or rid != done.rid:
+            return self._local.ignore("exchange_done")
+        del self._began[partition, sender]
+        return self._note(partition, sender, began)

@@ -1,0 +1,399 @@
+"""Anti-entropy: owners of a partition compare hash trees and ship what differs, with nobody reading.
+
+Promises: what either side held when an exchange began, both hold durably when it is done; the cost
+follows the difference, not the data; bounded: two exchanges begun at a time, one message of each.
+Never: reads matching data; keeps a half-done exchange from being begun again.
+Input: TreeCompared, KeysCompared, ReplicaWritten, orders, ticks. The other side: `answering.py`.
+
+    root      CompareTree ─► TreeCompared: equal, the exchange is done
+    branches  the sixteenths that differ, down to leaves
+    keys      CompareKeys (key, digest) ─► KeysCompared: records I lack, keys you want
+    records   WriteReplica ─► ReplicaWritten, then ExchangeDone
+
+Of two owners the one in the earlier place begins, in the background about once in `repair_interval_ms`
+for each pair; a recovering node begins with every other owner at once. See Dynamo §4.7.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from kvnode import config
+from kvnode.core.exchanges import PREFIX_BYTES, Exchange, Pair, Totals
+from kvnode.core.local import Local
+from kvnode.core.merkle import Span, span_of
+from kvnode.core.outbox import Unreadable
+from kvnode.core.versions import Held
+from kvnode.protocol.messages import (
+    CompareKeys,
+    CompareTree,
+    Done,
+    Dots,
+    ExchangeDone,
+    KeysCompared,
+    PauseRepair,
+    RepairView,
+    ReplicaRefused,
+    ReplicaWritten,
+    Row,
+    RunRepair,
+    SpanHash,
+    TreeCompared,
+    WriteReplica,
+)
+from kvnode.protocol.ring import Partition
+from kvnode.protocol.types import Address, Millis, NodeId, WallMillis
+
+LEAF_BATCH = 256
+"""Spans whose parts, or leaves whose keys, are compared in one message."""
+
+
+class AntiEntropy:
+    """The exchanges of one node."""
+
+    def __init__(self, local: Local, heal: Callable[[bytes, tuple[NodeId, ...]], None]) -> None:
+        self._local = local
+        self._outbox = local.outbox
+        self._heal = heal
+        self._active: dict[int, Exchange] = {}
+        self._writing: dict[int, Exchange] = {}
+        self._queue: dict[Pair, None] = {}
+        self._round: deque[Pair] = deque()
+        self._next_pair: Millis = 0
+        self._next_urgent: Millis = 0
+        self._paused = False
+        self.finished: dict[Pair, WallMillis] = {}
+        """When, by our wall clock, the last finished exchange of a partition with an owner began."""
+        self.totals = Totals()
+        self.on_exchanged: Callable[[int, NodeId], None] = _nobody
+        """Told of each finished exchange."""
+        self.urgent: Callable[[], list[tuple[int, NodeId]]] = list
+        """Pairs that are known to differ."""
+
+    # ---- beginning -------------------------------------------------------------------------
+
+    def _peers(self, partition: int) -> tuple[NodeId, ...]:
+        return self._local.routes.peers[partition] or ()
+
+    def _pairs(self) -> list[Pair]:
+        """The pairs that are ours to begin: the other owners in later places."""
+        me = self._local.me
+        found = []
+        for p, owners in enumerate(self._local.routes.owners):
+            if me in owners:
+                found += [(Partition(p), peer) for peer in owners[owners.index(me) + 1 :]]
+        return found
+
+    def on_run(self, client: Address, ask: RunRepair) -> None:
+        """An operator wants exchanges now."""
+        wanted = [pair for pair in self._pairs() if ask.partition in (-1, pair[0])]
+        self._queue = dict.fromkeys(wanted) | self._queue
+        self._outbox.send(client, Done(ask.rid, len(wanted)))
+
+    def on_pause(self, client: Address, ask: PauseRepair) -> None:
+        """An operator wants no exchanges, or wants them again."""
+        self._paused = ask.paused
+        self._local.event("repair", "paused by an operator" if ask.paused else "resumed by an operator")
+        self._outbox.send(client, Done(ask.rid, len(self._queue)))
+
+    def _begin(self, pair: Pair) -> None:
+        local = self._local
+        partition, peer = pair
+        rid = local.next_rid()
+        exchange = Exchange(rid, partition, peer, local.wall, 0.0)
+        self._active[rid] = exchange
+        root = span_of(partition, local.routes.ring.q)
+        exchange.nodes_compared += 1
+        self._compare(exchange, (SpanHash(root.start, root.size, local.store.tree.hash(root)),))
+
+    def _compare(self, exchange: Exchange, spans: tuple[SpanHash, ...]) -> None:
+        self._wait(exchange)
+        # What this turn wrote is in no tree yet; an ack leaves after it is.
+        exchange.question += 1
+        ask = CompareTree(exchange.rid, exchange.question, self._local.routes.epoch, exchange.partition, spans)
+        exchange.bytes_sent += sum(8 + len(span.hash) for span in spans)
+        self._outbox.ack(exchange.peer, ask)
+
+    def _wait(self, exchange: Exchange) -> None:
+        exchange.due = self._local.now + config.EXCHANGE_STEP_MS
+
+    # ---- the side that began ---------------------------------------------------------------
+
+    def _mine(self, sender: NodeId, told: TreeCompared | KeysCompared) -> Exchange | None:
+        """The exchange whose question this answers: each is answered once."""
+        exchange = self._active.get(told.rid)
+        if exchange is None or exchange.peer != sender or exchange.question != told.step:
+            self._local.ignore("exchange")
+            return None
+        exchange.question += 1
+        return exchange
+
+    def on_tree_compared(self, sender: NodeId, told: TreeCompared) -> None:
+        """Where the other side's tree is different: look deeper, or at the keys."""
+        if sender == self._local.me:  # what we took in is durable now, and in our tree
+            exchange = self._active.get(told.rid)
+            return self._go_on(exchange) if exchange is not None else None
+        exchange = self._mine(sender, told)
+        if exchange is None:
+            return None
+        tree = self._local.store.tree
+        root = span_of(exchange.partition, self._local.routes.ring.q)
+        for branches in told.differing:
+            span = Span(branches.start, branches.size)
+            parts = span.parts() if span.is_branch_of(root) else []
+            if not parts or len(branches.hashes) != PREFIX_BYTES * len(parts):
+                return self._fail(exchange, "malformed answer")
+            exchange.nodes_compared += len(parts)
+            exchange.bytes_sent += len(branches.hashes)
+            for i, part in enumerate(parts):
+                theirs = branches.hashes[i * PREFIX_BYTES : (i + 1) * PREFIX_BYTES]
+                if tree.hash(part)[:PREFIX_BYTES] != theirs:
+                    if part.size == 1:
+                        exchange.leaves.append(part.start)
+                    else:
+                        exchange.spans.append(part)
+        return self._go_on(exchange)
+
+    def _go_on(self, exchange: Exchange) -> None:
+        """The next step: keys of leaves first, so that little is remembered; then deeper; then done."""
+        if exchange.again:
+            exchange.again = False
+            exchange.leaves += exchange.asked
+        if len(exchange.leaves) >= LEAF_BATCH or (exchange.leaves and not exchange.spans):
+            return self._compare_keys(exchange)
+        if exchange.spans:
+            exchange.step = "leaves" if exchange.spans[-1].size <= 16 else "branches"
+            deeper, exchange.spans = exchange.spans[-LEAF_BATCH:], exchange.spans[:-LEAF_BATCH]
+            return self._compare(exchange, tuple(SpanHash(span.start, span.size, b"") for span in deeper))
+        return self._done(exchange)
+
+    def _compare_keys(self, exchange: Exchange) -> None:
+        """List what we hold in the next leaves, as many as one message takes."""
+        exchange.step = "keys"
+        leaves: list[int] = []
+        dots: list[Dots] = []
+        for leaf in exchange.leaves[:LEAF_BATCH]:
+            more = [Dots(k, h.digest if h is not None else b"") for k, h in self._local.store.leaf(leaf)]
+            if len(dots) + len(more) > config.EXCHANGE_KEYS_MAX:
+                break
+            dots += more
+            leaves.append(leaf)
+        if not leaves:
+            return self._fail(exchange, f"more than {config.EXCHANGE_KEYS_MAX} keys in one leaf")
+        exchange.asked = tuple(leaves)
+        del exchange.leaves[: len(leaves)]
+        exchange.keys_compared += len(dots)
+        exchange.bytes_sent += sum(len(d.key) + len(d.digest) for d in dots) + 4 * len(leaves)
+        self._wait(exchange)
+        exchange.question += 1
+        e, epoch = exchange, self._local.routes.epoch
+        ask = CompareKeys(e.rid, e.question, epoch, e.partition, e.asked, tuple(dots))
+        return self._outbox.ack(exchange.peer, ask)
+
+    def on_keys_compared(self, sender: NodeId, told: KeysCompared) -> None:
+        """Take in what we lack, ship what the other side wants."""
+        exchange = self._mine(sender, told)
+        if exchange is None:
+            return
+        exchange.step = "records"
+        exchange.again = told.more
+        wanted = set(told.wanted)
+        exchange.keys_compared += sum(row.key not in wanted for row in told.rows)  # those we did not list
+        exchange.bytes_sent += sum(len(row.key) + len(row.record) for row in told.rows)
+        theirs = {}
+        for row in told.rows:
+            held = self._take_in(exchange, row)
+            if held is not None:
+                theirs[row.key] = held
+        self._ship(exchange, told.wanted, theirs)
+        if not exchange.writing:
+            self._outbox.ack(self._local.me, TreeCompared(exchange.rid, 0, ()))
+
+    def _take_in(self, exchange: Exchange, row: Row) -> Held | None:
+        """Merge a record of theirs. Ours, if it is just that record now: they need not be sent it."""
+        local = self._local
+        if local.routes.partition(row.key) != exchange.partition:
+            local.ignore("exchange_row")
+            return None
+        try:
+            merged = self._outbox.merge(row.key, row.record)
+        except msgspec.MsgspecError:
+            local.counters["malformed_records"] += 1
+            exchange.skipped += 1
+            return None
+        except Unreadable:
+            self._heal(row.key, self._peers(exchange.partition))
+            exchange.skipped += 1
+            return None
+        exchange.keys_repaired += 1
+        return merged if merged.blob == row.record else None
+
+    def _ship(self, exchange: Exchange, wanted: tuple[bytes, ...], theirs: dict[bytes, Held]) -> None:
+        local = self._local
+        until = local.until(exchange.peer)
+        size = 0
+        for key in wanted:
+            if key in theirs or local.routes.partition(key) != exchange.partition:
+                continue
+            if size >= config.EXCHANGE_BYTES_TARGET:
+                exchange.again = True  # what is left shows as a difference again
+                break
+            try:
+                held = self._outbox.read(key)
+            except Unreadable:
+                held = None
+            if held is None:
+                continue
+            rid = local.next_rid()
+            exchange.writing.add(rid)
+            self._writing[rid] = exchange
+            size += len(key) + len(held.blob)
+            exchange.keys_repaired += key not in theirs
+            # An ack: it may show what is not durable here yet.
+            self._outbox.ack(exchange.peer, WriteReplica(rid, local.routes.epoch, key, held.blob, until))
+        exchange.bytes_sent += size
+        self._wait(exchange)
+
+    def on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> bool:
+        """The other side holds a record durably. False when it is not one of ours."""
+        exchange = self._writing.get(written.rid)
+        if exchange is None or exchange.peer != sender:
+            return False
+        del self._writing[written.rid]
+        exchange.writing.discard(written.rid)
+        self._wait(exchange)
+        if not exchange.writing and exchange.rid in self._active:
+            self._go_on(exchange)
+        return True
+
+    def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
+        """The other side would not. False when it is not one of ours."""
+        exchange = self._writing.get(refused.rid) or self._active.get(refused.rid)
+        if exchange is None or exchange.peer != sender:
+            return False
+        self._fail(exchange, refused.reason)
+        return True
+
+    def _done(self, exchange: Exchange) -> None:
+        """Both sides hold the same; it counts once what we took in is durable."""
+        if exchange.skipped:
+            return self._fail(exchange, f"{exchange.skipped} records could not be taken in")
+        exchange.step = "done"
+        self._wait(exchange)
+        over = ExchangeDone(exchange.rid, self._local.routes.epoch, exchange.partition)
+        self._outbox.ack(self._local.me, over)
+        self._outbox.ack(exchange.peer, over)
+        return None
+
+    def _finish(self, exchange: Exchange) -> None:
+        del self._active[exchange.rid]
+        self.totals.add(exchange)
+        self.totals.exchanges += 1
+        if exchange.keys_repaired:
+            self._local.event(
+                "repair",
+                f"partition {exchange.partition} with {exchange.peer}: {exchange.keys_repaired} of "
+                f"{exchange.keys_compared} keys compared differed, {exchange.bytes_sent} bytes sent",
+            )
+        self.note(exchange.partition, exchange.peer, exchange.began)
+
+    def _fail(self, exchange: Exchange, why: str) -> None:
+        if self._active.pop(exchange.rid, None) is None:
+            return
+        for rid in exchange.writing:
+            self._writing.pop(rid, None)
+        self.totals.add(exchange)
+        self.totals.failed += 1
+        partition, peer = exchange.partition, exchange.peer
+        self._local.event("repair", f"partition {partition} with {peer} given up at {exchange.step}: {why}")
+
+    # ---- both sides have finished ----------------------------------------------------------
+
+    def on_own_done(self, done: ExchangeDone) -> None:
+        """What we took in is durable: the exchange counts."""
+        exchange = self._active.get(done.rid)
+        if exchange is not None:
+            self._finish(exchange)
+
+    def note(self, partition: Partition, peer: NodeId, began: WallMillis) -> None:
+        """An exchange that began then is over, whoever began it."""
+        self.finished[partition, peer] = began
+        self.on_exchanged(partition, peer)
+
+    # ---- time ------------------------------------------------------------------------------
+
+    @property
+    def timed(self) -> bool:
+        """Whether an exchange is under way or waits to begin."""
+        return bool(self._active or self._queue)
+
+    @property
+    def busy(self) -> bool:
+        """Nothing here keeps a client waiting."""
+        return False
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no exchange is under way or waiting."""
+        return not self._active and not self._queue
+
+    def on_peer_lost(self, peer: NodeId) -> None:
+        """Exchanges with a peer that cannot be reached are over."""
+        for exchange in [e for e in self._active.values() if e.peer == peer]:
+            self._fail(exchange, f"{peer} was lost")
+
+    def on_tick(self, now: Millis) -> None:
+        """Give up what is overdue, see whose turn it is, begin what there is room for."""
+        for exchange in [e for e in self._active.values() if e.due <= now]:
+            self._fail(exchange, "no answer")
+        if now >= self._next_pair:
+            self._take_turn(now)
+        if now >= self._next_urgent:
+            self._next_urgent = now + config.URGENT_REPAIRS_MS
+            for partition, peer in self.urgent():
+                if self._peers(partition) and peer in self._peers(partition):
+                    self._queue.setdefault((Partition(partition), peer))
+        if self._queue and not self._paused:
+            self._fill()
+
+    def _take_turn(self, now: Millis) -> None:
+        """Queue the next pair of the round: all of them take turns in one interval."""
+        interval = self._local.settings.repair_interval_ms
+        if not self._next_pair:
+            # Nodes that start together do not begin together.
+            self._next_pair = now + interval * self._local.rng.random() / max(1, len(self._pairs()))
+            return
+        if not self._round:
+            pairs = self._pairs()
+            self._local.rng.shuffle(pairs)
+            self._round.extend(pairs)
+        self._next_pair = now + interval / max(1, len(self._pairs()))
+        if self._round:
+            self._queue.setdefault(self._round.popleft())
+
+    def _fill(self) -> None:
+        avoided = self._local.peers.avoided
+        for pair in list(self._queue):
+            if len(self._active) >= config.EXCHANGES_ACTIVE_MAX:
+                return
+            del self._queue[pair]
+            if pair[1] in avoided:
+                continue  # its turn comes again
+            if all((e.partition, e.peer) != pair for e in self._active.values()):
+                self._begin(pair)
+
+    # ---- what operators see ----------------------------------------------------------------
+
+    def view(self) -> RepairView:
+        """How it stands."""
+        pairs = [(Partition(p), peer) for p, peers in enumerate(self._local.routes.peers) for peer in peers or ()]
+        oldest = min((self.finished.get(pair, 0) for pair in pairs), default=0)
+        active = tuple(exchange.view() for exchange in self._active.values())
+        return self.totals.view(active, waiting=len(self._queue), oldest=oldest, paused=self._paused)
+
+
+def _nobody(_: int, __: NodeId) -> None:
+    """Nobody wants to know."""

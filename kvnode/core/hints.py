@@ -1,0 +1,377 @@
+"""Hinted handoff: what an owner could not take is kept for it, and delivered when it can be reached.
+
+Promises: a hint that was acknowledged goes only after an owner has acknowledged it durably; it is
+delivered as the merge of all that came for its key; memory and disk for hints are bounded.
+Never: refuses a client: a full holder refuses the hint, and the partition is noted as needing repair.
+Input: KeepHint, ReadHint, ReplicaWritten and ReplicaRefused of deliveries, orders, ticks.
+
+    coordinator ─ KeepHint ─► fallback ─ commit ─► HintKept           a vote for W, in `eventual` only
+                              fallback ─ WriteReplica ─► owner        throttled, when it is reachable
+                              owner ─ ReplicaWritten ─► fallback      if it still is that record: dropped
+
+See Dynamo §4.6. A fallback's record of a key is the merge of its hints for it (PROTOCOL-CASES 29).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+from msgspec import Struct
+
+from kvnode import config
+from kvnode.core.local import Local
+from kvnode.core.outbox import Hint, Unreadable
+from kvnode.core.versions import Held, merge_held
+from kvnode.protocol.messages import (
+    DeliverHints,
+    Done,
+    DropHints,
+    HintKept,
+    HintsFor,
+    KeepHint,
+    ReadHint,
+    ReplicaRead,
+    ReplicaRefused,
+    ReplicaWritten,
+    ThrottleHints,
+    WriteReplica,
+)
+from kvnode.protocol.types import Address, Millis, NodeId
+
+FULL = "no room for more hints"
+RATE_WINDOW_MS = 1_000
+
+
+class Kept(Struct, gc=False):
+    """The hints for one owner, and how their delivery goes."""
+
+    hints: dict[bytes, Hint]
+    """In the order in which their keys were first kept."""
+    queue: deque[bytes]
+    """Keys to be sent: each kept key is in here or on its way."""
+    bytes: int = 0
+    in_flight: int = 0
+    wait_until: Millis = 0
+    """Not to be sent before: the owner refused, or could not be reached."""
+    allowance: float = 0.0
+    """Hints that may be sent now."""
+    delivered: int = 0
+    window: Millis = 0
+    window_count: int = 0
+    per_s: float = 0.0
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """A hint on its way."""
+
+    owner: NodeId
+    to: NodeId
+    key: bytes
+    digest: bytes
+
+
+class Hints:
+    """What this node keeps for others."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._outbox = local.outbox
+        self._kept: dict[NodeId, Kept] = {}
+        self._sent: dict[int, Sent] = {}
+        self._overdue: deque[tuple[Millis, int]] = deque()
+        self._per_s = local.settings.hints_per_s
+        self._ticked: Millis = 0
+        self.bytes = 0
+        self.needs_repair: set[tuple[int, NodeId]] = set()
+        """(Partition, owner) that missed a write nobody keeps a hint for."""
+        loaded = sorted(local.store.hints().items(), key=lambda item: (item[1].since, item[0]))
+        for (owner, key), hint in loaded:
+            self._add(owner, key, hint)
+
+    # ---- keeping ---------------------------------------------------------------------------
+
+    def keep(self, owner: NodeId, key: bytes, held: Held) -> bool:
+        """Keep a record for an owner, merged with what is kept already. False when there is no room."""
+        kept = self._kept.get(owner)
+        old = kept.hints.get(key) if kept is not None else None
+        if old is None:
+            hint = Hint(held, self._local.wall)
+            grown = len(key) + len(held.blob) + config.ENTRY_OVERHEAD_BYTES
+        else:
+            merged = merge_held(old.held, held.blob)
+            if held.actor != merged.actor and held.digest == merged.digest:
+                merged = held  # minted here: its actor goes with it
+            if merged is old.held:
+                return True
+            hint = Hint(merged, old.since)
+            grown = len(merged.blob) - len(old.held.blob)
+        if grown > 0 and self.bytes + grown > self._local.settings.hint_bytes:
+            self._local.counters["hints_refused"] += 1
+            self.miss(self._local.routes.partition(key), owner)
+            return False
+        self._local.counters["hinted"] += 1
+        self._add(owner, key, hint)
+        self._outbox.keep_hint(owner, key, hint)
+        return True
+
+    def _add(self, owner: NodeId, key: bytes, hint: Hint) -> None:
+        kept = self._kept.get(owner)
+        if kept is None:
+            kept = self._kept[owner] = Kept({}, deque())
+        old = kept.hints.get(key)
+        grown = len(hint.held.blob)
+        if old is None:
+            kept.queue.append(key)
+            grown += len(key) + config.ENTRY_OVERHEAD_BYTES
+        else:
+            grown -= len(old.held.blob)
+        kept.hints[key] = hint
+        kept.bytes += grown
+        self.bytes += grown
+
+    def _drop(self, owner: NodeId, key: bytes) -> None:
+        kept = self._kept[owner]
+        size = len(key) + len(kept.hints.pop(key).held.blob) + config.ENTRY_OVERHEAD_BYTES
+        kept.bytes -= size
+        self.bytes -= size
+        self._outbox.keep_hint(owner, key, None)
+
+    def miss(self, partition: int, owner: NodeId) -> None:
+        """An owner missed a write that nobody keeps for it: only an exchange can bring it.
+
+        Only another owner can begin one; a fallback leaves it to their next round.
+        """
+        self._local.counters["hints_missed"] += 1
+        if self._local.routes.peers[partition] is not None and len(self.needs_repair) < config.NEEDS_REPAIR_MAX:
+            self.needs_repair.add((partition, owner))
+
+    def on_exchanged(self, partition: int, peer: NodeId) -> None:
+        """An exchange has brought what was missed."""
+        self.needs_repair.discard((partition, peer))
+
+    def record(self, key: bytes) -> Held | None:
+        """What this node keeps of a key it does not own: the merge of its hints for it."""
+        found: Held | None = None
+        local = self._local
+        for owner in local.routes.owners[local.routes.partition(key)]:
+            kept = self._kept.get(owner)
+            hint = kept.hints.get(key) if kept is not None else None
+            if hint is not None:
+                found = hint.held if found is None else merge_held(found, hint.held.blob)
+        return found
+
+    def owners_of(self, key: bytes) -> tuple[NodeId, ...]:
+        """For whom a hint of this key is kept."""
+        return tuple(owner for owner, kept in sorted(self._kept.items()) if key in kept.hints)
+
+    # ---- what arrives ----------------------------------------------------------------------
+
+    def on_keep_hint(self, sender: NodeId, order: KeepHint) -> None:
+        """Keep a record for an owner that a coordinator could not reach."""
+        local, outbox = self._local, self._outbox
+        if order.deadline < local.steady:
+            return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
+        if order.owner == local.me or local.routes.ring.member(order.owner) is None:
+            return outbox.send(sender, ReplicaRefused(order.rid, f"no hint can be kept for {order.owner} here"))
+        try:
+            held = merge_held(None, order.record)
+        except msgspec.MsgspecError:
+            local.counters["malformed_records"] += 1
+            return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
+        if not self.keep(order.owner, order.key, held):
+            return outbox.send(sender, ReplicaRefused(order.rid, FULL))
+        return outbox.ack(sender, HintKept(order.rid))
+
+    def on_read_hint(self, sender: NodeId, ask: ReadHint) -> None:
+        """Tell what is kept of a key for its owners."""
+        held = self.record(ask.key)
+        # What is kept may not be durable yet: told when it is.
+        self._outbox.ack(sender, ReplicaRead(ask.rid, held.blob if held is not None else b""))
+
+    def on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> bool:
+        """An owner holds a hint durably. False when it is not one of ours."""
+        sent = self._sent.get(written.rid)
+        if sent is None or sent.to != sender:
+            return False
+        del self._sent[written.rid]
+        kept = self._kept[sent.owner]
+        kept.in_flight -= 1
+        hint = kept.hints.get(sent.key)
+        if hint is None:
+            return True
+        if hint.held.digest != sent.digest:
+            kept.queue.append(sent.key)  # more came for the key while this was on its way
+            return True
+        self._drop(sent.owner, sent.key)
+        kept.delivered += 1
+        kept.window_count += 1
+        self._local.counters["hints_delivered"] += 1
+        if sent.to != sent.owner:
+            self.miss(self._local.routes.partition(sent.key), sent.owner)
+        if not kept.hints:
+            self._local.event(
+                "hints", f"all hints for {sent.owner} are delivered, {kept.delivered} since the boot"
+            )
+        return True
+
+    def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
+        """An owner would not take a hint. False when it is not one of ours."""
+        sent = self._sent.get(refused.rid)
+        return sent is not None and sent.to == sender and self._back(refused.rid)
+
+    def _back(self, rid: int) -> bool:
+        """A hint did not arrive: it is sent again in its turn."""
+        sent = self._sent.pop(rid, None)
+        if sent is None:
+            return False
+        kept = self._kept[sent.owner]
+        kept.in_flight -= 1
+        kept.wait_until = self._local.now + config.HINT_RETRY_MS
+        if sent.key in kept.hints:
+            kept.queue.append(sent.key)
+        return True
+
+    def on_peer_lost(self, peer: NodeId) -> None:
+        """What was on its way to this peer did not arrive."""
+        for rid in [rid for rid, sent in self._sent.items() if sent.to == peer]:
+            self._back(rid)
+
+    # ---- delivering ------------------------------------------------------------------------
+
+    @property
+    def timed(self) -> bool:
+        """Whether something is to be delivered, or on its way."""
+        return bool(self._sent) or any(kept.queue and self._reachable(owner) for owner, kept in self._kept.items())
+
+    @property
+    def busy(self) -> bool:
+        """Nothing here keeps a client waiting."""
+        return False
+
+    def _reachable(self, owner: NodeId) -> bool:
+        return owner not in self._local.peers.avoided or self._aged(owner)
+
+    def _aged(self, owner: NodeId) -> bool:
+        """Whether the oldest hint for an owner has waited for longer than hints are to."""
+        kept = self._kept[owner]
+        if not kept.hints:
+            return False
+        oldest = next(iter(kept.hints.values())).since
+        return self._local.wall - oldest > self._local.settings.hint_age_ms
+
+    def on_tick(self, now: Millis) -> None:
+        """Send what may be sent; send again what was not answered."""
+        passed, self._ticked = min(now - self._ticked, 1_000.0), now
+        while self._overdue and self._overdue[0][0] <= now:
+            self._back(self._overdue.popleft()[1])
+        for owner, kept in self._kept.items():
+            if now - kept.window >= RATE_WINDOW_MS:
+                kept.per_s = kept.window_count * 1_000 / (now - kept.window)
+                kept.window, kept.window_count = now, 0
+            if kept.queue and kept.wait_until <= now and self._reachable(owner):
+                # A tenth of a second's worth may be sent at once, so that a late tick makes up for itself.
+                kept.allowance = min(kept.allowance + self._per_s * passed / 1_000, 1 + self._per_s / 10)
+                self._deliver(owner, kept, now)
+
+    def _deliver(self, owner: NodeId, kept: Kept, now: Millis) -> None:
+        local = self._local
+        while kept.queue and kept.allowance >= 1 and kept.in_flight < config.HINTS_IN_FLIGHT:
+            key = kept.queue.popleft()
+            hint = kept.hints.get(key)
+            if hint is None:
+                continue
+            to = self._target(owner, key, hint)
+            if to is None:
+                kept.queue.append(key)
+                kept.wait_until = now + config.HINT_RETRY_MS
+                return
+            if to == local.me:
+                self._take_over(owner, kept, key, hint)
+                continue
+            kept.allowance -= 1
+            kept.in_flight += 1
+            rid = local.next_rid()
+            self._sent[rid] = Sent(owner, to, key, hint.held.digest)
+            self._overdue.append((now + config.HINT_RETRY_MS, rid))
+            order = WriteReplica(rid, local.routes.epoch, key, hint.held.blob, local.until(to))
+            self._outbox.send(to, order)
+
+    def _take_over(self, owner: NodeId, kept: Kept, key: bytes, hint: Hint) -> None:
+        """As another owner of the key: what is kept goes into our own copy, which mostly has it."""
+        try:
+            self._outbox.merge(key, hint.held.blob)
+        except Unreadable:
+            kept.queue.append(key)
+            kept.wait_until = self._local.now + config.HINT_RETRY_MS
+            return
+        self._drop(owner, key)
+        self.miss(self._local.routes.partition(key), owner)
+
+    def _target(self, owner: NodeId, key: bytes, hint: Hint) -> NodeId | None:
+        """Who takes a hint now: its owner; once that has been away for too long, any other owner."""
+        local = self._local
+        owners = local.routes.owners[local.routes.partition(key)]
+        if owner in owners:
+            if owner not in local.peers.avoided:
+                return owner
+            if local.wall - hint.since <= local.settings.hint_age_ms:
+                return None
+        others = [o for o in owners if o != owner]
+        if local.me in others:
+            return local.me
+        return next((o for o in others if o not in local.peers.avoided), None)
+
+    @property
+    def count(self) -> int:
+        """Hints kept, for all owners."""
+        return sum(len(kept.hints) for kept in self._kept.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Hints on their way."""
+        return len(self._sent)
+
+    # ---- what operators ask ----------------------------------------------------------------
+
+    def oldest(self) -> int:
+        """Since when the oldest hint has been kept; 0 while there is none."""
+        return min((next(iter(k.hints.values())).since for k in self._kept.values() if k.hints), default=0)
+
+    def views(self) -> tuple[HintsFor, ...]:
+        """The hints of each owner there are any for."""
+        avoided = self._local.peers.avoided
+        return tuple(
+            HintsFor(
+                owner, len(kept.hints), kept.bytes, next(iter(kept.hints.values())).since, kept.delivered,
+                round(kept.per_s, 1), owner not in avoided,
+            )
+            for owner, kept in sorted(self._kept.items())
+            if kept.hints
+        )  # fmt: skip
+
+    def on_deliver(self, client: Address, ask: DeliverHints) -> None:
+        """Try now what is kept for an owner, or for all."""
+        count = 0
+        for owner, kept in self._kept.items():
+            if not ask.owner or ask.owner == owner:
+                count += len(kept.hints)
+                if owner not in self._local.peers.suspected:
+                    self._local.peers.clear(owner)
+        self._outbox.send(client, Done(ask.rid, count))
+
+    def on_drop(self, client: Address, ask: DropHints) -> None:
+        """Forget what is kept for an owner."""
+        kept = self._kept.get(NodeId(ask.owner))
+        keys = list(kept.hints) if kept is not None else []
+        for key in keys:
+            self._drop(NodeId(ask.owner), key)
+            self.miss(self._local.routes.partition(key), NodeId(ask.owner))
+        if keys:
+            self._local.event("hints", f"{len(keys)} hints for {ask.owner} were dropped by an operator")
+        self._outbox.ack(client, Done(ask.rid, len(keys)))
+
+    def on_throttle(self, client: Address, ask: ThrottleHints) -> None:
+        """Deliver faster or slower from now on."""
+        self._per_s = ask.per_s
+        self._outbox.send(client, Done(ask.rid, ask.per_s))

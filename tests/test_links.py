@@ -1,0 +1,45 @@
+"""The client's sockets: what broke, and whether anything can have arrived there."""
+
+from __future__ import annotations
+
+import zmq
+
+from kvctl.links import DIAL_S, Links
+from kvnode.protocol.messages import Hello
+from tests.conftest import eventually
+from tests.procs import free_ports
+
+
+def test_what_never_came_up_took_nothing() -> None:
+    """So a request that waited for it was certainly not applied."""
+    links = Links()
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    try:
+        assert links.send({address: [Hello(1)]}, 0.0) == []
+        assert links.look(DIAL_S / 2) == ([], {})
+        assert links.look(DIAL_S * 2) == ([], {address: False})
+        assert not links.dialling
+    finally:
+        links.close()
+
+
+def test_what_broke_after_something_was_sent_may_have_taken_it() -> None:
+    """Handed over is all that is known: the node may have read it."""
+    links = Links()
+    router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    address = f"127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+    gone: dict[str, bool] = {}
+
+    def broke() -> bool:
+        gone.update(links.look(0.0)[1])
+        return bool(gone)
+
+    try:
+        links.send({address: [Hello(1)]}, 0.0)
+        assert eventually(lambda: links.look(0.0) == ([], {}) and not links.dialling)
+        router.close(0)
+        assert eventually(broke)
+        assert gone == {address: True}
+    finally:
+        router.close(0)
+        links.close()
