@@ -265,7 +265,7 @@ class World:
             assert self.timeline.now < end, (
                 f"seed {self.seed}: {self.hinted} hints left, converged {self.converged}"
             )
-            self.run(LOOKS_EACH_MS)
+            self.run(5 * LOOKS_EACH_MS)  # all trees: a long look
 
     def final(self) -> dict[bytes, dict[str, Record]]:
         """`replicas`, of every key any disk has."""
