@@ -20,8 +20,8 @@ import msgspec
 from kvnode.config import Settings
 from kvnode.core.assignment import assign
 from kvnode.core.local import Local
-from kvnode.core.node import Node
 from kvnode.core.merkle import HashTree, leaf_of
+from kvnode.core.node import Node
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Sends, Stored, Unreadable
 from kvnode.core.versions import Held, held_of
 from kvnode.protocol import messages as m
