@@ -47,6 +47,9 @@ BACKOFF_S = 0.02
 BACKOFF_S_MAX = 0.5
 """...up to this."""
 
+FRESH_S = 0.25
+"""How old the time in an answer may be."""
+
 Ask = TypeVar("Ask", bound=ClientRequest)
 Outcome: TypeAlias = ClientReply | KvError
 
@@ -90,11 +93,15 @@ class Session:
         self._hello_rid = 0
         self._asked_time: set[str] = set()
         """Nodes that were asked for the time."""
+        self._greeted: dict[int, float] = {}
+        """The questions that have no answer yet, and when each was asked."""
         self._clocks: dict[str, float] = {}
         """Address -> how far its wall clock (ms) is ahead of our `now`: what puts are dated by."""
         self.now = 0.0
         self.ring: Ring | None = None
         self.welcome: Welcome | None = None
+        self.retried: list[int] = [0, 0]
+        """Requests that were tried again: once, and each further time."""
         self._shift = 0
         self._owners: list[tuple[str, ...]] = []
 
@@ -118,7 +125,7 @@ class Session:
     def greet(self) -> None:
         """Ask every endpoint who it is; the first answer brings the ring."""
         for address in self._endpoints:
-            self._post(address, Hello(self.next_rid()))
+            self._ask_time(address)
 
     def start(self, call: Call) -> None:
         """Send a request on its way. Its `ask.rid` must be fresh."""
@@ -139,8 +146,7 @@ class Session:
                 until = int(call.deadline * 1000 + clock)
                 call.ask = ask = msgspec.structs.replace(ask, deadline=until)
             elif address not in self._asked_time:
-                self._asked_time.add(address)
-                self._post(address, Hello(self.next_rid()))
+                self._ask_time(address)
         self._pending[ask.rid] = call
         box = self._out.get(address)
         if box is None:
@@ -189,7 +195,7 @@ class Session:
             if kind is Got or kind is Written:
                 self._settle(message)  # type: ignore[arg-type]
             elif kind is Welcome:
-                self._clocks[address] = message.wall_ms - self.now * 1000  # type: ignore[union-attr]
+                self._note_time(address, message)  # type: ignore[arg-type]
                 self._learn(message)  # type: ignore[arg-type]
             elif kind is Failed:
                 self._failed(address, message)  # type: ignore[arg-type]
@@ -201,12 +207,27 @@ class Session:
     def _settle(self, reply: Got | Written) -> None:
         call = self._pending.pop(reply.rid, None)
         if self.ring is not None and reply.epoch > self.ring.epoch and not self._hello_rid:
-            self._hello_rid = self.next_rid()
-            self._post(call.address if call else self._endpoints[0], Hello(self._hello_rid))
+            self._hello_rid = self._ask_time(call.address if call else self._endpoints[0])
         if call is not None:
             call.outcome = reply
             if call.notify is not None:
                 call.notify(call)
+
+    def _ask_time(self, address: str) -> int:
+        """Ask a node who it is, what the ring is, and what time. The request's id."""
+        self._asked_time.add(address)
+        rid = self.next_rid()
+        self._greeted[rid] = self.now
+        self._post(address, Hello(rid))
+        return rid
+
+    def _note_time(self, address: str, welcome: Welcome) -> None:
+        """What a node's clock says, unless its answer has lain in a socket nobody read: then ask again."""
+        sent = self._greeted.pop(welcome.rid, None)
+        if sent is not None and self.now - sent <= FRESH_S:
+            self._clocks[address] = welcome.wall_ms - self.now * 1000
+        else:
+            self._asked_time.discard(address)
 
     def _learn(self, welcome: Welcome) -> None:
         self._hello_rid = 0
@@ -331,6 +352,7 @@ class Session:
         call.pause = min(2 * call.pause, BACKOFF_S_MAX)
 
     def _renew(self, call: Call) -> None:
+        self.retried[len(call.tried) > 1] += 1
         call.ask = msgspec.structs.replace(call.ask, rid=self.next_rid())
         self.start(call)
 

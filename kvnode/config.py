@@ -169,6 +169,9 @@ EXCHANGE_BYTES_TARGET = 256 * 1024
 EXCHANGES_ACTIVE_MAX = 2
 """Exchanges a node begins at once."""
 
+EXCHANGE_BUSY_MS = 500
+"""A partition whose exchange with one owner was heard of so lately is not exchanged with another yet."""
+
 EXCHANGE_STEP_MS = 5_000
 """An exchange whose other side does not answer a step for so long is given up, and begun again later."""
 

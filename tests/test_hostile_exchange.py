@@ -49,7 +49,7 @@ def begun(hand: Hand, peer: NodeId = N5) -> m.CompareTree:
 
 def finished(hand: Hand, peer: NodeId = N5) -> bool:
     """Whether an exchange of KEY's partition with this peer counts as done."""
-    return (PARTITION, peer) in hand.node.repair.finished
+    return (PARTITION, peer) in hand.node.exchanges.finished
 
 
 def compared(ask: m.CompareTree, span: Span, byte: bytes = b"x") -> m.TreeCompared:
@@ -195,7 +195,7 @@ def test_an_answer_with_hashes_of_a_wrong_length_ends_the_exchange_and_the_next_
     hand = Hand(FIVE)
     ask = begun(hand)
     hand.say(N5, m.TreeCompared(ask.rid, ask.step, (m.Branches(ROOT.start, ROOT.size, b"x" * length),)))
-    assert hand.node.repair.totals.failed == 1
+    assert hand.node.exchanges.totals.failed == 1
     assert not finished(hand)
 
     hand.say(N5, agreed(begun(hand)))
@@ -210,7 +210,7 @@ def test_an_answer_about_a_span_outside_the_partition_ends_the_exchange(name: st
         return  # within the partition: harmless, see the test of odd answers
     hand = Hand(FIVE)
     hand.say(N5, compared(begun(hand), Span(*SPANS[name])))
-    assert hand.node.repair.totals.failed == 1
+    assert hand.node.exchanges.totals.failed == 1
 
 
 def test_answers_to_exchanges_that_never_began_are_ignored() -> None:
@@ -274,7 +274,7 @@ def test_answers_that_were_not_asked_for_do_not_pile_up() -> None:
     ask = begun(hand)
     for _ in range(100):
         hand.say(N5, compared(ask, ROOT))
-    exchange = next(iter(hand.node.repair.view().active))
+    exchange = next(iter(hand.node.rounds.view().active))
     assert exchange.nodes_compared <= 2 * FAN_OUT
 
 
@@ -291,6 +291,7 @@ class Pair:
         """An exchange that n1 begins; after so many messages the link breaks. How many there were."""
         one_side, other = self.hands[N1], self.hands[N5]
         one_side.background.clear()
+        one_side.lose(N2)  # the third owner would have its turn first
         one_side.say(CLIENT, m.RunRepair(1, PARTITION))
         one_side.wait(config.TICK_MS)
         one_side.commit()

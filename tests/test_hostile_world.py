@@ -161,7 +161,7 @@ def test_with_every_frame_twice_an_exchange_still_heals_and_costs_no_more_than_t
         world.network.duplication = duplication
         world.restart("n3")
         world.run(30_000)
-        costs.append(sum(node.node.repair.totals.nodes_compared for node in world.nodes.values()))
+        costs.append(sum(node.node.exchanges.totals.nodes_compared for node in world.nodes.values()))
         all_is_well(world)
     assert costs[1] <= 2 * costs[0] + 100, f"{costs[1]} tree nodes compared, not {costs[0]}"
 
@@ -234,7 +234,7 @@ def test_trees_in_which_bits_have_flipped_are_counted_anew_and_the_data_is_untou
     assert not world.converged
 
     converge(world)
-    before = sum(node.node.repair.totals.keys_repaired for node in world.nodes.values())
+    before = sum(node.node.exchanges.totals.keys_repaired for node in world.nodes.values())
     assert before == 0, "records were shipped that both sides had"
     all_is_well(world)
 

@@ -22,8 +22,9 @@ def session() -> Session:
     made = Session(("127.0.0.1:1",), 1 << 32)
     made.tick(10.0)
     made.greet()
-    assert isinstance(made.take()["127.0.0.1:1"][0], Hello)
-    made.receive("127.0.0.1:1", [welcome()])
+    (hello,) = made.take()["127.0.0.1:1"]
+    assert isinstance(hello, Hello)
+    made.receive("127.0.0.1:1", [welcome(rid=hello.rid)])
     return made
 
 
@@ -324,18 +325,37 @@ def test_written_ends_a_put() -> None:
 def test_a_put_is_dated_by_the_clock_of_the_node_it_goes_to() -> None:
     """The first put asks for the time; the next ones carry a deadline that node can judge."""
     s = session()
-    s.receive("127.0.0.1:1", [welcome()])
-    first, *_ = owners(b"k")
-    start(s, put(s))
-    out = s.take()[first]
-    assert [type(m) for m in out] in ([Hello, Put], [Put])
-    s.receive(first, [welcome()])
+    key, first = next((k, o) for k in (b"%d" % i for i in range(99)) if (o := owners(k)[0]) != "127.0.0.1:1")
+    start(s, Put(s.next_rid(), key, b"v", 0, EVENTUAL, 2000))
+    hello, ask = s.take()[first]
+    assert isinstance(hello, Hello)
+    assert isinstance(ask, Put)
+    assert ask.deadline == 0
+    s.receive(first, [welcome(rid=hello.rid)])
 
-    start(s, put(s), seconds=2.0)
+    start(s, Put(s.next_rid(), key, b"v", 0, EVENTUAL, 2000), seconds=2.0)
 
     _, ask = sent(s)
     assert isinstance(ask, Put)
     assert ask.deadline == 1_795_000_000_000 + 2_000
+
+
+def test_the_time_in_an_answer_that_nobody_read_for_long_is_not_believed() -> None:
+    """A program that pauses for eight seconds must not date its next puts eight seconds too early."""
+    s = session()
+    key, first = next((k, o) for k in (b"%d" % i for i in range(99)) if (o := owners(k)[0]) != "127.0.0.1:1")
+    start(s, Put(s.next_rid(), key, b"v", 0, EVENTUAL, 2000))
+    hello, _ = s.take()[first]
+    assert isinstance(hello, Hello)
+    s.tick(s.now + 8.0)
+    s.receive(first, [welcome(rid=hello.rid)])
+
+    start(s, Put(s.next_rid(), key, b"v", 0, EVENTUAL, 2000))
+
+    again, ask = s.take()[first]
+    assert isinstance(again, Hello)
+    assert isinstance(ask, Put)
+    assert ask.deadline == 0
 
 
 def test_a_refused_put_that_was_tried_before_may_have_been_applied() -> None:

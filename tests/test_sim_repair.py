@@ -47,7 +47,7 @@ def repair(world: World) -> Counter[str]:
         if node.up:
             world.order(name, m.RunRepair(1, -1))
     world.run(100)
-    world.run_until(lambda: all(n.node.repair.quiet for n in world.nodes.values() if n.up), within_ms=120_000)
+    world.run_until(lambda: all(n.node.rounds.quiet for n in world.nodes.values() if n.up), within_ms=120_000)
     after = totals(world)
     return Counter({name: after[name] - before[name] for name in after})
 
@@ -56,7 +56,7 @@ def totals(world: World) -> Counter[str]:
     """What all exchanges of all nodes have cost so far."""
     total: Counter[str] = Counter()
     for node in world.nodes.values():
-        view = node.node.repair.view()
+        view = node.node.rounds.view()
         for name in ("exchanges", "nodes_compared", "keys_compared", "keys_repaired", "bytes_sent", "failed"):
             total[name] += getattr(view, name)
     return total

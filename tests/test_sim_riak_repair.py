@@ -10,7 +10,7 @@ import pytest
 
 from kvnode import config
 from kvnode.config import Settings
-from kvnode.core.antientropy import AntiEntropy
+from kvnode.core.rounds import Rounds
 from kvnode.protocol.messages import Error, Failed, Written
 from kvnode.sim.world import World
 from tests.stories import HASTY, all_is_well, converge, held_back, read_all, values
@@ -20,7 +20,7 @@ NAMES = [f"key {i}" for i in range(24)]
 
 def shipped(world: World) -> tuple[int, int]:
     """Records that exchanges have moved so far, and keys they have listed."""
-    totals = [node.node.repair.totals for node in world.nodes.values()]
+    totals = [node.node.exchanges.totals for node in world.nodes.values()]
     return sum(t.keys_repaired for t in totals), sum(t.keys_compared for t in totals)
 
 
@@ -183,7 +183,7 @@ def test_a_partition_whose_data_is_gone_from_two_of_three_owners_comes_back_whol
 
 def test_without_anti_entropy_the_same_story_ends_with_unequal_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail."""
-    monkeypatch.setattr(AntiEntropy, "_fill", lambda self: None)
+    monkeypatch.setattr(Rounds, "_fill", lambda self: None)
     world = World(seed=2, nodes=5, settings=Settings(repair_interval_ms=5_000))
     for name in NAMES:
         world.wait(world.put(name, name, via="n1", w=3))

@@ -23,8 +23,9 @@ from kvnode.protocol.messages import (
     Row,
     TreeCompared,
 )
+from kvnode.protocol.replication import BUSY
 from kvnode.protocol.ring import Partition
-from kvnode.protocol.types import NodeId, WallMillis
+from kvnode.protocol.types import Millis, NodeId, WallMillis
 
 
 class Answering:
@@ -35,13 +36,17 @@ class Answering:
         local: Local,
         heal: Callable[[bytes, tuple[NodeId, ...]], None],
         note: Callable[[Partition, NodeId, WallMillis], None],
+        exchanging: Callable[[int], bool],
     ) -> None:
         self._local = local
         self._outbox = local.outbox
         self._heal = heal
         self._note = note
+        self._exchanging = exchanging
         self._began: dict[Pair, tuple[int, WallMillis]] = {}
         """The id of each, and when we first heard of it."""
+        self._last: dict[int, tuple[NodeId, Millis]] = {}
+        """Partition -> who exchanges it with us, and when we last heard of that."""
 
     def _peers(self, partition: int) -> tuple[NodeId, ...]:
         return self._local.routes.peers[partition] or ()
@@ -60,6 +65,8 @@ class Answering:
         partition = self._shared(sender, ask.rid, ask.partition)
         if partition is None:
             return None
+        if self._busy(sender, partition):
+            return self._outbox.send(sender, ReplicaRefused(ask.rid, BUSY))
         root = span_of(partition, self._local.routes.ring.q)
         if self._began.get((partition, sender), (0, 0))[0] != ask.rid:
             self._began[partition, sender] = ask.rid, self._local.wall
@@ -69,10 +76,22 @@ class Answering:
             span = Span(theirs.start, theirs.size)
             if not span.is_branch_of(root):
                 return self._local.ignore("exchange_span")
-            if tree.hash(span) != theirs.hash:
+            if tree.hash(span)[:PREFIX_BYTES] != theirs.hash:
                 hashes = b"".join(tree.hash(part)[:PREFIX_BYTES] for part in span.parts())
                 differing.append(Branches(theirs.start, theirs.size, hashes))
         return self._outbox.ack(sender, TreeCompared(ask.rid, ask.step, tuple(differing)))
+
+    def answering(self, partition: int, but: NodeId | None = None) -> bool:
+        """Whether an exchange of this partition, that someone else began, is under way here."""
+        peer, heard = self._last.get(partition, (but, 0.0))
+        return peer != but and self._local.now - heard < config.EXCHANGE_BUSY_MS
+
+    def _busy(self, sender: NodeId, partition: int) -> bool:
+        """Whether this partition is being exchanged with another owner: one after the other costs less."""
+        if self._exchanging(partition) or self.answering(partition, sender):
+            return True
+        self._last[partition] = sender, self._local.now
+        return False
 
     def on_compare_keys(self, sender: NodeId, ask: CompareKeys) -> None:
         """Tell what we hold that the sender lacks, and what we want of it."""
@@ -109,4 +128,5 @@ class Answering:
         if rid is None or rid != done.rid:
             return self._local.ignore("exchange_done")
         del self._began[partition, sender]
+        self._last.pop(partition, None)
         return self._note(partition, sender, began)

@@ -1,22 +1,20 @@
 """Anti-entropy: owners of a partition compare hash trees and ship what differs, with nobody reading.
 
 Promises: what either side held when an exchange began, both hold durably when it is done; the cost
-follows the difference, not the data; bounded: two exchanges begun at a time, one message of each.
+follows the difference, not the data; bounded: one message of each exchange is under way at a time.
 Never: reads matching data; keeps a half-done exchange from being begun again.
-Input: TreeCompared, KeysCompared, ReplicaWritten, orders, ticks. The other side: `answering.py`.
+Input: TreeCompared, KeysCompared, ReplicaWritten, lost peers, ticks. The other side: `answering.py`.
 
     root      CompareTree ─► TreeCompared: equal, the exchange is done
     branches  the sixteenths that differ, down to leaves
     keys      CompareKeys (key, digest) ─► KeysCompared: records I lack, keys you want
     records   WriteReplica ─► ReplicaWritten, then ExchangeDone
 
-Of two owners the one in the earlier place begins, in the background about once in `repair_interval_ms`
-for each pair; a recovering node begins with every other owner at once. See Dynamo §4.7.
+When exchanges begin, and with whom: `rounds.py`. See Dynamo §4.7.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -30,22 +28,20 @@ from kvnode.core.versions import Held
 from kvnode.protocol.messages import (
     CompareKeys,
     CompareTree,
-    Done,
     Dots,
     ExchangeDone,
+    ExchangeView,
     KeysCompared,
-    PauseRepair,
-    RepairView,
     ReplicaRefused,
     ReplicaWritten,
     Row,
-    RunRepair,
     SpanHash,
     TreeCompared,
     WriteReplica,
 )
+from kvnode.protocol.replication import BUSY
 from kvnode.protocol.ring import Partition
-from kvnode.protocol.types import Address, Millis, NodeId, WallMillis
+from kvnode.protocol.types import Millis, NodeId, WallMillis
 
 LEAF_BATCH = 256
 """Spans whose parts, or leaves whose keys, are compared in one message."""
@@ -60,46 +56,21 @@ class AntiEntropy:
         self._heal = heal
         self._active: dict[int, Exchange] = {}
         self._writing: dict[int, Exchange] = {}
-        self._queue: dict[Pair, None] = {}
-        self._round: deque[Pair] = deque()
-        self._next_pair: Millis = 0
-        self._next_urgent: Millis = 0
-        self._paused = False
         self.finished: dict[Pair, WallMillis] = {}
         """When, by our wall clock, the last finished exchange of a partition with an owner began."""
         self.totals = Totals()
         self.on_exchanged: Callable[[int, NodeId], None] = _nobody
         """Told of each finished exchange."""
-        self.urgent: Callable[[], list[tuple[int, NodeId]]] = list
-        """Pairs that are known to differ."""
+        self.on_busy: Callable[[Pair], None] = _not_now
+        """Told of each that was put off: the other side was exchanging the partition with someone else."""
 
     # ---- beginning -------------------------------------------------------------------------
 
     def _peers(self, partition: int) -> tuple[NodeId, ...]:
         return self._local.routes.peers[partition] or ()
 
-    def _pairs(self) -> list[Pair]:
-        """The pairs that are ours to begin: the other owners in later places."""
-        me = self._local.me
-        found = []
-        for p, owners in enumerate(self._local.routes.owners):
-            if me in owners:
-                found += [(Partition(p), peer) for peer in owners[owners.index(me) + 1 :]]
-        return found
-
-    def on_run(self, client: Address, ask: RunRepair) -> None:
-        """An operator wants exchanges now."""
-        wanted = [pair for pair in self._pairs() if ask.partition in (-1, pair[0])]
-        self._queue = dict.fromkeys(wanted) | self._queue
-        self._outbox.send(client, Done(ask.rid, len(wanted)))
-
-    def on_pause(self, client: Address, ask: PauseRepair) -> None:
-        """An operator wants no exchanges, or wants them again."""
-        self._paused = ask.paused
-        self._local.event("repair", "paused by an operator" if ask.paused else "resumed by an operator")
-        self._outbox.send(client, Done(ask.rid, len(self._queue)))
-
-    def _begin(self, pair: Pair) -> None:
+    def begin(self, pair: Pair) -> None:
+        """Begin an exchange of a partition with another owner."""
         local = self._local
         partition, peer = pair
         rid = local.next_rid()
@@ -107,7 +78,8 @@ class AntiEntropy:
         self._active[rid] = exchange
         root = span_of(partition, local.routes.ring.q)
         exchange.nodes_compared += 1
-        self._compare(exchange, (SpanHash(root.start, root.size, local.store.tree.hash(root)),))
+        known = local.store.tree.hash(root)[:PREFIX_BYTES]
+        self._compare(exchange, (SpanHash(root.start, root.size, known),))
 
     def _compare(self, exchange: Exchange, spans: tuple[SpanHash, ...]) -> None:
         self._wait(exchange)
@@ -274,7 +246,12 @@ class AntiEntropy:
         exchange = self._writing.get(refused.rid) or self._active.get(refused.rid)
         if exchange is None or exchange.peer != sender:
             return False
-        self._fail(exchange, refused.reason)
+        if refused.reason == BUSY and exchange.nodes_compared == 1:
+            del self._active[exchange.rid]
+            self.totals.bytes_sent += exchange.bytes_sent
+            self.on_busy((exchange.partition, exchange.peer))
+        else:
+            self._fail(exchange, refused.reason)
         return True
 
     def _done(self, exchange: Exchange) -> None:
@@ -326,19 +303,23 @@ class AntiEntropy:
     # ---- time ------------------------------------------------------------------------------
 
     @property
+    def active(self) -> int:
+        """Exchanges under way."""
+        return len(self._active)
+
+    def views(self) -> tuple[ExchangeView, ...]:
+        """How far each has come."""
+        return tuple(exchange.view() for exchange in self._active.values())
+
+    @property
     def timed(self) -> bool:
-        """Whether an exchange is under way or waits to begin."""
-        return bool(self._active or self._queue)
+        """Whether an exchange is under way."""
+        return bool(self._active)
 
     @property
     def busy(self) -> bool:
         """Nothing here keeps a client waiting."""
         return False
-
-    @property
-    def quiet(self) -> bool:
-        """Whether no exchange is under way or waiting."""
-        return not self._active and not self._queue
 
     def on_peer_lost(self, peer: NodeId) -> None:
         """Exchanges with a peer that cannot be reached are over."""
@@ -346,54 +327,18 @@ class AntiEntropy:
             self._fail(exchange, f"{peer} was lost")
 
     def on_tick(self, now: Millis) -> None:
-        """Give up what is overdue, see whose turn it is, begin what there is room for."""
+        """Give up what is overdue."""
         for exchange in [e for e in self._active.values() if e.due <= now]:
             self._fail(exchange, "no answer")
-        if now >= self._next_pair:
-            self._take_turn(now)
-        if now >= self._next_urgent:
-            self._next_urgent = now + config.URGENT_REPAIRS_MS
-            for partition, peer in self.urgent():
-                if self._peers(partition) and peer in self._peers(partition):
-                    self._queue.setdefault((Partition(partition), peer))
-        if self._queue and not self._paused:
-            self._fill()
 
-    def _take_turn(self, now: Millis) -> None:
-        """Queue the next pair of the round: all of them take turns in one interval."""
-        interval = self._local.settings.repair_interval_ms
-        if not self._next_pair:
-            # Nodes that start together do not begin together.
-            self._next_pair = now + interval * self._local.rng.random() / max(1, len(self._pairs()))
-            return
-        if not self._round:
-            pairs = self._pairs()
-            self._local.rng.shuffle(pairs)
-            self._round.extend(pairs)
-        self._next_pair = now + interval / max(1, len(self._pairs()))
-        if self._round:
-            self._queue.setdefault(self._round.popleft())
-
-    def _fill(self) -> None:
-        avoided = self._local.peers.avoided
-        for pair in list(self._queue):
-            if len(self._active) >= config.EXCHANGES_ACTIVE_MAX:
-                return
-            del self._queue[pair]
-            if pair[1] in avoided:
-                continue  # its turn comes again
-            if all((e.partition, e.peer) != pair for e in self._active.values()):
-                self._begin(pair)
-
-    # ---- what operators see ----------------------------------------------------------------
-
-    def view(self) -> RepairView:
-        """How it stands."""
-        pairs = [(Partition(p), peer) for p, peers in enumerate(self._local.routes.peers) for peer in peers or ()]
-        oldest = min((self.finished.get(pair, 0) for pair in pairs), default=0)
-        active = tuple(exchange.view() for exchange in self._active.values())
-        return self.totals.view(active, waiting=len(self._queue), oldest=oldest, paused=self._paused)
+    def exchanging(self, partition: int) -> bool:
+        """Whether an exchange of this partition that we began is under way."""
+        return any(exchange.partition == partition for exchange in self._active.values())
 
 
 def _nobody(_: int, __: NodeId) -> None:
     """Nobody wants to know."""
+
+
+def _not_now(_: Pair) -> None:
+    """Nobody will try again."""

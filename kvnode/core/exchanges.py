@@ -13,7 +13,7 @@ from kvnode.protocol.ring import Partition
 from kvnode.protocol.types import Millis, NodeId, WallMillis
 
 PREFIX_BYTES = 8
-"""Of a branch's hash so much is sent: 64 bits of a keyed hash; roots are compared whole."""
+"""Of a hash so much is sent and compared."""
 
 Pair = tuple[Partition, NodeId]
 

@@ -67,8 +67,6 @@ class Membership:
         self._next_beat: Millis = 0
         self._next_gossip: Millis = 0
         self._ticked: Millis | None = None
-        self.clock_ahead_ms = 0
-        """How far our wall clock is ahead of the median of all members', ours included."""
 
     # ---- what others ask -------------------------------------------------------------------
 
@@ -81,6 +79,11 @@ class Membership:
         """`up`, `suspect` or `down`; a node is always up to itself."""
         seen = self._seen.get(node)
         return UP if seen is None else seen.state
+
+    @property
+    def heard_of(self) -> int:
+        """Of how many others anything is known."""
+        return sum(seen.alive.incarnation > 0 for seen in self._seen.values())
 
     def known_incarnation(self, node: NodeId) -> int:
         """The latest life of a member that this node has heard of; 0 before the first."""
@@ -152,8 +155,9 @@ class Membership:
             self._word(alive)
         seen.alive = alive
         seen.at = local.now
-        local.ahead[node] = alive.steady_ms - local.steady
-        local.skewed = local.skewed or abs(local.ahead[node]) > config.SKEW_MS
+        if not relayed:  # else it is as old as its way was long
+            local.ahead[node] = alive.steady_ms - local.steady
+            local.skewed = local.skewed or abs(local.ahead[node]) > config.SKEW_MS
         seen.ahead_ms = alive.wall_ms - local.wall
         seen.arrivals.beat(local.now)
         if known.suspects or alive.suspects:
@@ -268,7 +272,16 @@ class Membership:
         ahead = sorted([0, *(seen.ahead_ms for seen in self._seen.values() if seen.alive.wall_ms)], key=abs)
         # Of two clocks neither can tell which is wrong: the nearer one to ours, that is our own, counts.
         middle = sorted(ahead[: len(ahead) - 1] if len(ahead) % 2 == 0 else ahead)
-        self.clock_ahead_ms = -middle[len(middle) // 2]
+        self._judge_own_clock(-middle[len(middle) // 2])
+
+    def _judge_own_clock(self, ahead_ms: int) -> None:
+        """A node whose clock is far from all others' must not date anything: it coordinates nothing."""
+        local = self._local
+        wrong = abs(ahead_ms) > config.CLOCK_AHEAD_MAX_MS
+        if wrong != bool(local.refusal):
+            off = f"{abs(ahead_ms) // 1000} s {'ahead of' if ahead_ms > 0 else 'behind'} its peers'"
+            local.refusal = f"this node's clock is {off}: set it right" if wrong else ""
+            local.event("clock", local.refusal or "this node's clock agrees with its peers' again")
 
     # ---- verdicts --------------------------------------------------------------------------
 

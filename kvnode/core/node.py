@@ -33,6 +33,7 @@ from kvnode.core.reader import Reader
 from kvnode.core.reaper import Reaper
 from kvnode.core.recovery import Recovery
 from kvnode.core.replica import Replica
+from kvnode.core.rounds import Rounds
 from kvnode.core.scanner import Scanner
 from kvnode.core.scrubber import Scrubber
 from kvnode.core.writer import Writer
@@ -110,15 +111,16 @@ class Node:
         self._recovery = Recovery(local, founded=founded)
         self.membership = Membership(local, self._recovery.on_word)
         """Who is up, as this node sees it; the simulator looks."""
-        self.repair = AntiEntropy(local, self._reader.heal)
-        """Its exchanges; the simulator looks."""
-        self._answering = Answering(local, self._reader.heal, self.repair.note)
+        self.exchanges = AntiEntropy(local, self._reader.heal)
+        self.rounds = Rounds(local, self.exchanges)
+        """Whose turn it is to exchange; the simulator looks."""
+        self._answering = Answering(local, self._reader.heal, self.exchanges.note, self.exchanges.exchanging)
         self._scrubber = Scrubber(local, self._reader.heal)
-        self._reaper = Reaper(local, self.repair.finished)
+        self._reaper = Reaper(local, self.exchanges.finished)
         self._observer = Observer(local, vitals, self._conclude, self.own_state)
         self._ticking = (
             self._reader, self._writer, self._forwarder, self._scanner, self._observer, self.hints,
-            self.repair,
+            self.exchanges, self.rounds,
         )  # fmt: skip
         self._wire()
         self._from_client = self._client_table()
@@ -137,8 +139,8 @@ class Node:
             DeliverHints: self.hints.on_deliver,
             DropHints: self.hints.on_drop,
             ThrottleHints: self.hints.on_throttle,
-            RunRepair: self.repair.on_run,
-            PauseRepair: self.repair.on_pause,
+            RunRepair: self.rounds.on_run,
+            PauseRepair: self.rounds.on_pause,
         }
 
     def _node_table(self) -> dict[type, Handler]:
@@ -169,9 +171,9 @@ class Node:
             HintKept: self._writer.on_hint_kept,
             ReadHint: self.hints.on_read_hint,
             CompareTree: self._answering.on_compare_tree,
-            TreeCompared: self.repair.on_tree_compared,
+            TreeCompared: self.exchanges.on_tree_compared,
             CompareKeys: self._answering.on_compare_keys,
-            KeysCompared: self.repair.on_keys_compared,
+            KeysCompared: self.exchanges.on_keys_compared,
             ExchangeDone: self._on_exchange_done,
             Reap: self._reaper.on_reap,
             ReapAnswer: self._reaper.on_reap_answer,
@@ -181,8 +183,10 @@ class Node:
         """Who is told of what."""
         self.membership.oldest_hint = self.hints.oldest
         self.membership.recovering = lambda: len(self._local.recovering)
-        self.repair.on_exchanged = self._on_exchanged
-        self.repair.urgent = self._urgent
+        self.exchanges.on_exchanged = self._on_exchanged
+        self.exchanges.on_busy = self.rounds.on_busy
+        self.rounds.urgent = self._urgent
+        self.rounds.answering = self._answering.answering
         self._scrubber.on_dead = self._reaper.on_dead
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
@@ -250,7 +254,6 @@ class Node:
             local.peers.on_tick(local.now)
             self.membership.on_tick(local.now)
             self._recovery.on_tick(local.now)
-            self._look_at_clock()
             for mechanism in self._ticking:
                 mechanism.on_tick(local.now)
             self._scrubber.on_tick(local.now)
@@ -313,7 +316,7 @@ class Node:
         if not (
             self._writer.on_replica_written(sender, written)
             or self.hints.on_replica_written(sender, written)
-            or self.repair.on_replica_written(sender, written)
+            or self.exchanges.on_replica_written(sender, written)
         ):
             self._local.ignore("replica_written")
 
@@ -322,7 +325,7 @@ class Node:
             self._reader.on_replica_refused(sender, refused)
             or self._writer.on_replica_refused(sender, refused)
             or self.hints.on_replica_refused(sender, refused)
-            or self.repair.on_replica_refused(sender, refused)
+            or self.exchanges.on_replica_refused(sender, refused)
             or self._scanner.on_silent(sender, refused.rid)
             or self._observer.on_silent(sender, refused.rid, refused.reason)
         ):
@@ -330,7 +333,7 @@ class Node:
 
     def _on_exchange_done(self, sender: NodeId, done: ExchangeDone) -> None:
         if sender == self._local.me:
-            self.repair.on_own_done(done)
+            self.exchanges.on_own_done(done)
         else:
             self._answering.on_exchange_done(sender, done)
 
@@ -354,19 +357,6 @@ class Node:
         own = self.hints.oldest() or self._local.wall
         return min(own, self.membership.hints_since())
 
-    def _look_at_clock(self) -> None:
-        """A node whose clock is far from all others' must not date anything."""
-        ahead = self.membership.clock_ahead_ms
-        local = self._local
-        wrong = abs(ahead) > config.CLOCK_AHEAD_MAX_MS
-        if wrong == bool(local.refusal):
-            return
-        way = "ahead of" if ahead > 0 else "behind"
-        local.refusal = (
-            f"this node's clock is {abs(ahead) // 1000} s {way} its peers': set it right" if wrong else ""
-        )
-        local.event("clock", local.refusal or "this node's clock agrees with its peers' again")
-
     def _conclude(self, report: NodeReport, *, roots: bool) -> NodeReport:
         """Add what the mechanisms know of themselves to this node's report."""
         routes, tree = self._local.routes, self._local.store.tree
@@ -378,7 +368,7 @@ class Node:
             peers=self.membership.views(),
             hints=self.hints.views(),
             needs_repair=len(self.hints.needs_repair),
-            repair=self.repair.view(),
+            repair=self.rounds.view(),
             recovering=len(self._local.recovering),
             problem=self._local.refusal or report.problem,
             roots=tuple(RootHash(p, tree.hash(span_of(p, routes.ring.q))) for p in owned),

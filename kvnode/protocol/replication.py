@@ -20,6 +20,8 @@ UNREADABLE = "unreadable"
 """Refused: the copy here is damaged."""
 RECOVERING = "recovering"
 """Refused: the copy here may lack what this node once acknowledged."""
+BUSY = "busy"
+"""Refused: another exchange of the partition is under way here; ask again in a moment."""
 
 
 class ReadReplica(Wire, frozen=True, tag=40):
