@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from kvnode import config
+from kvnode.core.exchanges import PREFIX_BYTES
 from kvnode.core.merkle import FAN_OUT, LEAVES, Span, leaf_of, span_of
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Partition, partition_of
@@ -54,7 +55,9 @@ def finished(hand: Hand, peer: NodeId = N5) -> bool:
 
 def compared(ask: m.CompareTree, span: Span, byte: bytes = b"x") -> m.TreeCompared:
     """A peer whose parts of a span are all different."""
-    return m.TreeCompared(ask.rid, ask.step, (m.Branches(span.start, span.size, byte * 8 * len(span.parts())),))
+    return m.TreeCompared(
+        ask.rid, ask.step, (m.Branches(span.start, span.size, byte * PREFIX_BYTES * len(span.parts())),)
+    )
 
 
 def agreed(ask: m.CompareTree) -> m.TreeCompared:
@@ -70,7 +73,9 @@ def down_to_keys(hand: Hand, ask: m.CompareTree, leaves: list[int]) -> m.Compare
             parts = Span(span.start, span.size).parts()
             tree = hand.store.tree
             hashes = [
-                b"\xee" * 8 if any(p.start <= leaf < p.start + p.size for leaf in leaves) else tree.hash(p)[:8]
+                b"\xee" * PREFIX_BYTES
+                if any(p.start <= leaf < p.start + p.size for leaf in leaves)
+                else tree.hash(p)[:PREFIX_BYTES]
                 for p in parts
             ]
             differing.append(m.Branches(span.start, span.size, b"".join(hashes)))
@@ -140,7 +145,7 @@ def test_keys_of_another_partition_are_not_told() -> None:
     foreign = keys_of(N1, N4, N3)[0]
     hand.keep(secret, record_of(version(1, 0)))
     hand.keep(foreign, record_of(version(1, 0)))
-    sent = hand.say(N5, m.CompareKeys(1, 1, 1, PARTITION, (leaf_of(foreign),), ()))
+    sent = hand.say(N5, m.CompareKeys(1, 1, 1, PARTITION, ((leaf_of(foreign), 1),), ()))
     assert not any(
         row.key == foreign
         for message in to(N5, sent)
@@ -153,8 +158,11 @@ def test_leaves_that_are_not_there_are_empty() -> None:
     """Beyond the last leaf, and the same one a thousand times."""
     hand = Hand(FIVE)
     hand.keep(KEY, record_of(version(1, 0)))
-    leaves = (LEAVES, 1 << 63, *[leaf_of(KEY)] * 1_000)
-    told = to(N5, hand.say(N5, m.CompareKeys(1, 1, 1, PARTITION, leaves, ())))
+    here = leaf_of(KEY)
+    spans = ((LEAVES, 1), (1 << 63, 1), (here, 1 << 40), (here, 0), *[(here, 1)] * 1_000)
+    told = [x for span in spans for x in to(N5, hand.say(N5, m.CompareKeys(1, 1, 1, PARTITION, (span,), ())))]
+    assert len(told) == 1_000
+    told = to(N5, hand.say(N5, m.CompareKeys(1, 1, 1, PARTITION, spans[4:], ())))
     assert len(msgspec.msgpack.encode(told)) < 2 * config.EXCHANGE_BYTES_TARGET
 
 
@@ -245,7 +253,7 @@ def test_rows_of_another_partition_are_not_taken_in() -> None:
     assert not any(isinstance(message, m.WriteReplica) for message in to(N5, sent))
 
 
-LEAVES_LEFT = 300
+LEAVES_LEFT = 2_048
 """More than are compared in one message."""
 
 
@@ -255,7 +263,7 @@ def test_an_answer_that_comes_twice_does_not_end_an_exchange_early(late: str) ->
     what only the second would have brought is not here, so the exchange must not be done."""
     hand = Hand(FIVE)
     ask = down_to_keys(hand, begun(hand), list(range(ROOT.start, ROOT.start + LEAVES_LEFT)))
-    assert len(ask.leaves) < LEAVES_LEFT
+    assert sum(size for _, size in ask.spans) < LEAVES_LEFT
     first = m.KeysCompared(ask.rid, ask.step, (), ())
     second = next(x for x in to(N5, hand.say(N5, first)) if isinstance(x, m.CompareKeys))
     hand.say(N5, first if late == "the same answer again" else m.TreeCompared(ask.rid, ask.step, ()))

@@ -22,7 +22,7 @@ import msgspec
 from kvnode import config
 from kvnode.core.exchanges import PREFIX_BYTES, Exchange, Pair, Totals
 from kvnode.core.local import Local
-from kvnode.core.merkle import Span, span_of
+from kvnode.core.merkle import FAN_OUT, Span, span_of
 from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import Held
 from kvnode.protocol.messages import (
@@ -43,8 +43,10 @@ from kvnode.protocol.replication import BUSY
 from kvnode.protocol.ring import Partition
 from kvnode.protocol.types import Millis, NodeId, WallMillis
 
-LEAF_BATCH = 256
-"""Spans whose parts, or leaves whose keys, are compared in one message."""
+BATCH = 64
+"""Spans whose parts, or whose keys, are compared in one message."""
+SPARSE = 4
+"""A span of sixteen leaves in which no more than so many hold anything: its keys cost less than its hashes."""
 
 
 class AntiEntropy:
@@ -123,46 +125,47 @@ class AntiEntropy:
             for i, part in enumerate(parts):
                 theirs = branches.hashes[i * PREFIX_BYTES : (i + 1) * PREFIX_BYTES]
                 if tree.hash(part)[:PREFIX_BYTES] != theirs:
-                    if part.size == 1:
-                        exchange.leaves.append(part.start)
-                    else:
-                        exchange.spans.append(part)
+                    few = part.size == 1 or (part.size <= FAN_OUT and len(tree.held_in(part)) <= SPARSE)
+                    (exchange.leaves if few else exchange.spans).append(part)
         return self._go_on(exchange)
 
     def _go_on(self, exchange: Exchange) -> None:
         """The next step: keys of leaves first, so that little is remembered; then deeper; then done."""
+        exchange.full = exchange.again
         if exchange.again:
             exchange.again = False
-            exchange.leaves += exchange.asked
-        if len(exchange.leaves) >= LEAF_BATCH or (exchange.leaves and not exchange.spans):
+            exchange.leaves[:0] = exchange.asked
+            return self._compare_keys(exchange)
+        if len(exchange.leaves) >= BATCH or (exchange.leaves and not exchange.spans):
             return self._compare_keys(exchange)
         if exchange.spans:
             exchange.step = "leaves" if exchange.spans[-1].size <= 16 else "branches"
-            deeper, exchange.spans = exchange.spans[-LEAF_BATCH:], exchange.spans[:-LEAF_BATCH]
+            deeper, exchange.spans = exchange.spans[-BATCH:], exchange.spans[:-BATCH]
             return self._compare(exchange, tuple(SpanHash(span.start, span.size, b"") for span in deeper))
         return self._done(exchange)
 
     def _compare_keys(self, exchange: Exchange) -> None:
         """List what we hold in the next leaves, as many as one message takes."""
         exchange.step = "keys"
-        leaves: list[int] = []
+        spans: list[Span] = []
         dots: list[Dots] = []
-        for leaf in exchange.leaves[:LEAF_BATCH]:
-            more = [Dots(k, h.digest if h is not None else b"") for k, h in self._local.store.leaf(leaf)]
-            if len(dots) + len(more) > config.EXCHANGE_KEYS_MAX:
+        store = self._local.store
+        for span in exchange.leaves[:BATCH]:
+            held = [entry for leaf in store.tree.held_in(span) for entry in store.leaf(leaf)]
+            if len(dots) + len(held) > config.EXCHANGE_KEYS_MAX:
                 break
-            dots += more
-            leaves.append(leaf)
-        if not leaves:
+            dots += [Dots(key, h.digest if h is not None else b"") for key, h in held]
+            spans.append(span)
+        if not spans:
             return self._fail(exchange, f"more than {config.EXCHANGE_KEYS_MAX} keys in one leaf")
-        exchange.asked = tuple(leaves)
-        del exchange.leaves[: len(leaves)]
+        exchange.asked = tuple(spans)
+        del exchange.leaves[: len(spans)]
         exchange.keys_compared += len(dots)
-        exchange.bytes_sent += sum(len(d.key) + len(d.digest) for d in dots) + 4 * len(leaves)
+        exchange.bytes_sent += sum(len(d.key) + len(d.digest) for d in dots) + 8 * len(spans)
         self._wait(exchange)
         exchange.question += 1
         e, epoch = exchange, self._local.routes.epoch
-        ask = CompareKeys(e.rid, e.question, epoch, e.partition, e.asked, tuple(dots))
+        ask = CompareKeys(e.rid, e.question, epoch, e.partition, e.asked, tuple(dots), e.full)
         return self._outbox.ack(exchange.peer, ask)
 
     def on_keys_compared(self, sender: NodeId, told: KeysCompared) -> None:
@@ -171,7 +174,7 @@ class AntiEntropy:
         if exchange is None:
             return
         exchange.step = "records"
-        exchange.again = told.more
+        exchange.again = told.again
         wanted = set(told.wanted)
         exchange.keys_compared += sum(row.key not in wanted for row in told.rows)  # those we did not list
         exchange.bytes_sent += sum(len(row.key) + len(row.record) for row in told.rows)

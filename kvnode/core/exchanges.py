@@ -12,8 +12,8 @@ from kvnode.protocol.messages import ExchangeView, RepairView
 from kvnode.protocol.ring import Partition
 from kvnode.protocol.types import Millis, NodeId, WallMillis
 
-PREFIX_BYTES = 8
-"""Of a hash so much is sent and compared."""
+PREFIX_BYTES = 6
+"""Of a hash so much is sent and compared: two spans that differ look the same once in 2^48, until a write."""
 
 Pair = tuple[Partition, NodeId]
 
@@ -32,16 +32,18 @@ class Exchange(Struct, gc=False):
     step: str = "root"
     spans: list[Span] = []
     """Known to differ, their parts not yet compared."""
-    leaves: list[int] = []
-    """Known to differ, their keys not yet compared."""
-    asked: tuple[int, ...] = ()
-    """The leaves whose keys are being compared."""
+    leaves: list[Span] = []
+    """Of few keys, known to differ, their keys not yet compared."""
+    asked: tuple[Span, ...] = ()
+    """Those whose keys are being compared."""
     writing: set[int] = set()
     """Request ids of records under way."""
     skipped: int = 0
     """Records that could not be taken in: then the exchange brings what it can, and does not count."""
     again: bool = False
-    """Whether there was more in those leaves than one message takes."""
+    """Whether those must be compared once more: there was more than one message takes, or all is not seen."""
+    full: bool = False
+    """Whether the other side is to tell all that differs, this time."""
     nodes_compared: int = 0
     keys_compared: int = 0
     keys_repaired: int = 0
@@ -49,7 +51,7 @@ class Exchange(Struct, gc=False):
 
     def view(self) -> ExchangeView:
         """How far it has come."""
-        size = sum(span.size for span in self.spans) + len(self.leaves)
+        size = sum(span.size for span in (*self.spans, *self.leaves))
         return ExchangeView(
             self.partition, self.peer, self.step, size, self.nodes_compared, self.keys_compared,
             self.keys_repaired, self.bytes_sent,

@@ -58,6 +58,11 @@ class Span(NamedTuple):
         inside = root.start <= start and start + size <= root.start + root.size
         return inside and size > 1 and size & (size - 1) == 0 and start % size == 0
 
+    def is_small_part_of(self, root: Span) -> bool:
+        """Whether this is no more than sixteen leaves of a tree with this root."""
+        start, size = self
+        return root.start <= start < start + size <= root.start + root.size and size <= FAN_OUT
+
 
 def span_of(partition: Partition, q: int) -> Span:
     """The leaves of a partition."""
@@ -163,6 +168,11 @@ class HashTree:
     def slots(self) -> list[int]:
         """The slots in which anything was ever held."""
         return list(self._pages)
+
+    def held_in(self, span: Span) -> list[int]:
+        """The leaves of a span in which there is anything."""
+        start, size = span
+        return [leaf for leaf in range(start, start + size) if self.hash(Span(leaf, 1)) != NOTHING]
 
     # ---- keeping ---------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 Promises: whatever can write carries a deadline, whatever depends on the ring its epoch; every list
 has a bound. Never: obeyed when a client says it.
 
-    CompareTree ─► TreeCompared     spans that differ, and their sixteenths'  hashes, down to leaves
-    CompareKeys ─► KeysCompared     of leaves that differ: what the other lacks, and what it wants
+    CompareTree ─► TreeCompared     spans that differ, and their sixteenths' hashes, down to few leaves
+    CompareKeys ─► KeysCompared     of those that differ: what the other lacks, and what it wants
     ExchangeDone                    both sides hold the same now: worth remembering
 """
 
@@ -94,14 +94,17 @@ class Dots(Struct, frozen=True, array_like=True, gc=False):
 
 
 class CompareKeys(Wire, frozen=True, tag=57):
-    """This is all I hold in these leaves."""
+    """This is all I hold in these spans of few leaves."""
 
     rid: Rid
     step: Count
     epoch: Count
     partition: Count
-    leaves: Annotated[tuple[Count, ...], Meta(max_length=config.SPANS_MAX)]
+    spans: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=config.SPANS_MAX)]
+    """Start and size of each."""
     dots: Annotated[tuple[Dots, ...], Meta(max_length=config.EXCHANGE_KEYS_MAX)]
+    full: bool = False
+    """Tell every record of yours that is different, also where mine looks newer."""
 
 
 class KeysCompared(Wire, frozen=True, tag=58):
@@ -111,8 +114,9 @@ class KeysCompared(Wire, frozen=True, tag=58):
     step: Count
     rows: tuple[Row, ...]
     wanted: Annotated[tuple[WireKey, ...], Meta(max_length=config.EXCHANGE_KEYS_MAX)]
-    more: bool = False
-    """There was more than one message takes: compare these leaves again."""
+    again: bool = False
+    """Compare these spans once more: there was more than one message takes, or I have kept back records
+    that looked older than yours, and yours may not have seen them."""
 
 
 class ExchangeDone(Wire, frozen=True, tag=59):
