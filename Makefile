@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench kill-rounds lint types check clean
+.PHONY: setup test demo bench numbers detection kill-rounds lint types check clean
 
 setup: .venv/.done
 
@@ -20,6 +20,12 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+numbers: setup
+	$(BIN)/python -m tests.numbers
+
+detection: setup
+	KILLS=50 $(BIN)/pytest tests/test_failure.py -k noticed -s --timeout 1800
 
 kill-rounds: setup
 	KILL_ROUNDS=200 $(BIN)/pytest tests/test_kill_rounds.py -s --timeout 1800

@@ -47,7 +47,8 @@ def gossip() -> None:
 def bytes_of(world: World, seconds: int) -> int:
     """What all nodes of a world send in so many seconds, once each has heard of each."""
     members = [node.node.membership for node in world.nodes.values()]
-    world.run_until(lambda: all(m.heard_of == len(members) - 1 for m in members))
+    while not all(m.heard_of == len(members) - 1 for m in members):
+        world.run(500)
     sent = 0
     send = world.network.send
 
