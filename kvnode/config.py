@@ -289,6 +289,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     repair_interval_ms: int = 60_000
     """Each partition is compared with each other owner about this often."""
 
+    repair_bytes_per_s: int = 8 * 1024 * 1024
+    """How much the exchanges that a node begins may send a second, both sides together."""
+
     scrub_interval_ms: int = 24 * 3_600_000
     """Each record is read and checked, and each tombstone considered, about this often."""
 
@@ -318,6 +321,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "avoid_ms",
             "hint_bytes",
             "hint_age_ms",
+            "repair_bytes_per_s",
         ):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative")

@@ -31,12 +31,12 @@ def five(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = WITHIN_S) -> float:
+def until(true: Callable[[], bool], what: str, seconds: float = WITHIN_S, look_s: float = 0.02) -> float:
     """Wait until something is so. How long that took."""
     begun = time.monotonic()
     while not true():
         assert time.monotonic() - begun < seconds, f"{what}: not after {seconds} s"
-        time.sleep(0.02)
+        time.sleep(look_s)
     return time.monotonic() - begun
 
 

@@ -170,6 +170,19 @@ def test_an_exchange_that_is_cut_at_any_step_is_made_good_by_the_next(after: int
     assert len(world.disk("n3").keys) == 300
 
 
+def test_repair_keeps_to_its_throttle() -> None:
+    """A wiped node's megabyte at 50 KB a second and node takes its time, and comes."""
+    world = three(Settings(repair_interval_ms=2_000, repair_bytes_per_s=50_000))
+    fill(world, 2_000, nodes=("n1", "n2"), value=b"v" * 500)
+    begun = world.now_ms
+    world.converge(within_ms=300_000)
+    sent = totals(world)["bytes_sent"]
+    took_s = (world.now_ms - begun) / 1_000
+    assert sent > 1_000_000
+    assert sent / took_s < 3 * 50_000 * 1.5
+    assert took_s < 120
+
+
 def test_a_leaf_that_went_wrong_is_counted_anew() -> None:
     """Bit rot in the tree itself: two equal replicas that seem to differ; the scrubber sees to it."""
     world = three(Settings(repair_interval_ms=3_600_000, scrub_interval_ms=1_000))

@@ -58,6 +58,9 @@ class AntiEntropy:
         self._heal = heal
         self._active: dict[int, Exchange] = {}
         self._writing: dict[int, Exchange] = {}
+        self._second: Millis = 0
+        self._spent = 0
+        """Bytes since that second began."""
         self.finished: dict[Pair, WallMillis] = {}
         """When, by our wall clock, the last finished exchange of a partition with an owner began."""
         self.totals = Totals()
@@ -130,7 +133,19 @@ class AntiEntropy:
         return self._go_on(exchange)
 
     def _go_on(self, exchange: Exchange) -> None:
-        """The next step: keys of leaves first, so that little is remembered; then deeper; then done."""
+        """The next step, as soon as the throttle allows it."""
+        now = self._local.now
+        if now - self._second >= 1_000:
+            self._second, self._spent = now, 0
+        self._spent += exchange.bytes_sent - exchange.charged
+        exchange.charged = exchange.bytes_sent
+        if self._spent > self._local.settings.repair_bytes_per_s:
+            exchange.parked = True
+            return self._wait(exchange)
+        return self._step(exchange)
+
+    def _step(self, exchange: Exchange) -> None:
+        """Keys of leaves first, so that little is remembered; then deeper; then done."""
         exchange.full = exchange.again
         if exchange.again:
             exchange.again = False
@@ -330,7 +345,11 @@ class AntiEntropy:
             self._fail(exchange, f"{peer} was lost")
 
     def on_tick(self, now: Millis) -> None:
-        """Give up what is overdue."""
+        """Give up what is overdue, go on with what the throttle held back."""
+        if now - self._second >= 1_000:
+            for exchange in [e for e in self._active.values() if e.parked]:
+                exchange.parked = False
+                self._go_on(exchange)
         for exchange in [e for e in self._active.values() if e.due <= now]:
             self._fail(exchange, "no answer")
 

@@ -42,6 +42,10 @@ class Exchange(Struct, gc=False):
     """Records that could not be taken in: then the exchange brings what it can, and does not count."""
     again: bool = False
     """Whether those must be compared once more: there was more than one message takes, or all is not seen."""
+    parked: bool = False
+    """Held back by the throttle."""
+    charged: int = 0
+    """Bytes that have been held against it."""
     full: bool = False
     """Whether the other side is to tell all that differs, this time."""
     nodes_compared: int = 0

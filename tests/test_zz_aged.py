@@ -1,0 +1,39 @@
+"""Deletes on real disks, the end: what was deleted two minutes ago is gone, what was not is there."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kvctl import Client, NotFound
+from tests.aging import Aging, live
+from tests.test_failure import reports, until, whole
+
+GRACE_AND_MORE_S = 240.0
+
+
+@pytest.mark.timeout(300)
+def test_tombstones_and_expired_values_leave_every_disk_and_nothing_else_does(aging: Aging) -> None:
+    """Reaped on all owners, roots equal, and still so when every node has been killed and has come back."""
+    with aging.cluster.client() as client:
+        gone = aging.deleted | aging.expired
+        begun = time.monotonic()
+        until(lambda: reaped(client) >= 3 * len(gone), "all reaped on all owners", GRACE_AND_MORE_S, 0.5)
+        print(f"waited {time.monotonic() - begun:.0f} s")
+        for name in aging.cluster.names:
+            aging.cluster.kill(name)
+        for name in aging.cluster.names:
+            aging.cluster.start(name)
+        aging.cluster.wait_up()
+        until(lambda: whole(client, 3), "roots equal")
+        for key in sorted(gone)[:20]:
+            assert [state.state for state in client.explain(key).replicas] == ["absent"] * 3
+        found = client.get_many(sorted(gone), mode="quorum")
+        assert all(isinstance(item, NotFound) for item in found.values())
+        assert live(client) == set(aging.living)
+
+
+def reaped(client: Client) -> int:
+    """Records dropped so far, by all."""
+    return sum(report.counters.get("reaped", 0) for report in reports(client).values())
