@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kvctl import Client, NotFound
+from kvctl import Client, KvError, NotFound
 from tests.aging import Aging, live
 from tests.test_failure import reports, until, whole
 
@@ -29,9 +29,15 @@ def test_tombstones_and_expired_values_leave_every_disk_and_nothing_else_does(ag
         until(lambda: whole(client, 3), "roots equal")
         for key in sorted(gone)[:20]:
             assert [state.state for state in client.explain(key).replicas] == ["absent"] * 3
-        found = client.get_many(sorted(gone), mode="quorum")
-        assert all(isinstance(item, NotFound) for item in found.values())
+        until(lambda: not_found(client, gone), "a quorum that says of each that it is not found")
         assert live(client) == set(aging.living)
+
+
+def not_found(client: Client, keys: frozenset[bytes]) -> bool:
+    """Whether a quorum answers for each key; that it has no value must then be the answer."""
+    found = client.get_many(sorted(keys), mode="quorum")
+    assert all(isinstance(item, KvError) for item in found.values())
+    return all(isinstance(item, NotFound) for item in found.values())
 
 
 def reaped(client: Client) -> int:
