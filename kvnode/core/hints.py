@@ -241,8 +241,11 @@ class Hints:
 
     @property
     def timed(self) -> bool:
-        """Whether something is to be delivered, or on its way."""
-        return bool(self._sent) or any(kept.queue and self._reachable(owner) for owner, kept in self._kept.items())
+        """Whether something is on its way, or may be sent now."""
+        if self._sent:
+            return True
+        now = self._local.now
+        return any(k.queue and k.wait_until <= now and self._reachable(o) for o, k in self._kept.items())
 
     @property
     def busy(self) -> bool:
@@ -356,6 +359,7 @@ class Hints:
         for owner, kept in self._kept.items():
             if not ask.owner or ask.owner == owner:
                 count += len(kept.hints)
+                kept.wait_until = 0
                 if owner not in self._local.peers.suspected:
                     self._local.peers.clear(owner)
         self._outbox.send(client, Done(ask.rid, count))
