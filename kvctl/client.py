@@ -96,8 +96,8 @@ class Pump:
             for address, used in gone.items():
                 session.lost(address, used=used)
             session.tick(now)
-        for address in broken:
-            session.lost(address, out.get(address, ()))
+        for address, untouched in broken.items():
+            session.lost(address, out[address] if untouched else ())
 
     def finish(self, calls: Iterable[Call]) -> None:
         """Turn until these have ended."""

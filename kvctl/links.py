@@ -83,15 +83,19 @@ class Links:
         """Every socket to watch."""
         return [link.socket for link in self._links.values()]
 
-    def send(self, out: dict[str, list[Message]], now: float) -> list[str]:
-        """Hand over batches; what a fresh connection cannot take yet waits. Returns broken addresses."""
-        broken = []
+    def send(self, out: dict[str, list[Message]], now: float) -> dict[str, bool]:
+        """Hand over batches; what a fresh connection cannot take yet waits.
+
+        Returns the broken addresses, and for each whether nothing of its batch has left.
+        """
+        broken = {}
         for address, messages in out.items():
             link = self._links.get(address) or self._dial(address, now)
-            link.backlog.extend(encode_batches(self._greeting, messages))
+            frames = list(encode_batches(self._greeting, messages))
+            link.backlog.extend(frames)
             if not self._push(link) and now - link.dialled_at > DIAL_S:
+                broken[address] = len(link.backlog) >= len(frames)
                 link.backlog.clear()
-                broken.append(address)
         return broken
 
     def _dial(self, address: str, now: float) -> Link:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import zmq
 
 from kvctl.links import DIAL_S, Links
-from kvnode.protocol.messages import Hello
+from kvnode.protocol.messages import Hello, Message, Put
+from kvnode.protocol.types import EVENTUAL
 from tests.conftest import eventually
 from tests.procs import free_ports
 
@@ -15,7 +17,7 @@ def test_what_never_came_up_took_nothing() -> None:
     links = Links()
     address = f"127.0.0.1:{free_ports(1)[0]}"
     try:
-        assert links.send({address: [Hello(1)]}, 0.0) == []
+        assert links.send({address: [Hello(1)]}, 0.0) == {}
         assert links.look(DIAL_S / 2) == ([], {})
         assert links.look(DIAL_S * 2) == ([], {address: False})
         assert not links.dialling
@@ -42,4 +44,29 @@ def test_what_broke_after_something_was_sent_may_have_taken_it() -> None:
         assert gone == {address: True}
     finally:
         router.close(0)
+        links.close()
+
+
+@pytest.mark.parametrize(("frames_that_leave", "untouched"), [(0, True), (1, False)])
+def test_a_batch_that_has_left_in_part_may_have_been_taken(
+    monkeypatch: pytest.MonkeyPatch, frames_that_leave: int, untouched: bool
+) -> None:
+    """The first frame of two leaves, then the connection takes no more: its puts may be applied."""
+    left = 1  # the greeting's
+
+    def send(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise zmq.Again
+
+    monkeypatch.setattr("kvctl.links._send", send)
+    links = Links()
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    puts: list[Message] = [Put(i, b"k", bytes(900_000), 0, EVENTUAL, 1_000) for i in range(6)]
+    try:
+        links.send({address: [Hello(1)]}, 0.0)
+        left = frames_that_leave
+        assert links.send({address: puts}, DIAL_S * 2) == {address: untouched}
+    finally:
         links.close()
