@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from kvnode.config import Settings
+from kvnode.core.recovery import Recovery
 from kvnode.core.versions import held_of
 from kvnode.protocol import messages as m
 from kvnode.protocol.messages import Error
@@ -225,6 +226,14 @@ def test_a_wiped_node_does_not_turn_an_acknowledged_write_into_not_found() -> No
     world.run_until(lambda: not world.node("n2").local.recovering)
     assert world.wait(world.get("k", via="n2", mode="quorum")).values == [b"v"]
     world.converge()
+
+
+def test_without_that_guard_the_story_ends_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is sure of itself on any disk: the same story must fail."""
+    monkeypatch.setattr(Recovery, "_begin", lambda *_: set())
+    monkeypatch.setattr(Recovery, "on_disk_remembered", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_a_wiped_node_does_not_turn_an_acknowledged_write_into_not_found()
 
 
 def test_a_wiped_node_takes_writes_at_once_and_they_count() -> None:

@@ -23,13 +23,12 @@ from kvnode.core.hints import Hints
 from kvnode.core.merkle import HashTree
 from kvnode.core.outbox import Outbox
 from kvnode.core.quorum import Quorum
-from kvnode.core.recovery import Recovery
 from kvnode.core.versions import Held, Mint, Minter
 from kvnode.protocol.messages import Message
 from kvnode.protocol.types import Address, NodeId, Past, Record, Version
 from kvnode.sim.check import check
 from kvnode.sim.disk import SimDisk
-from kvnode.sim.faults import KINDS, Chances
+from kvnode.sim.faults import Chances
 from kvnode.sim.history import Dot, Op, Outcome
 from kvnode.sim.workload import Shape, Verdict, run
 from kvnode.sim.world import World
@@ -168,12 +167,6 @@ def fallbacks_count_in_quorum_mode(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Quorum, "count_stand_in", lambda self, fallback, *, counts: count(self, fallback, counts=True))
 
 
-def a_wiped_node_is_sure_of_itself(patch: pytest.MonkeyPatch) -> None:
-    """Two nodes of which one has lost everything say "not found"."""
-    patch.setattr(Recovery, "_begin", lambda *_: set())
-    patch.setattr(Recovery, "on_disk_remembered", lambda *_: None)
-
-
 def exchanges_end_at_the_root(patch: pytest.MonkeyPatch) -> None:
     """Nothing is ever found to differ."""
     patch.setattr(HashTree, "hash", lambda *_: b"same" * 4)
@@ -182,20 +175,18 @@ def exchanges_end_at_the_root(patch: pytest.MonkeyPatch) -> None:
 
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], int] = {
     acks_leave_at_once: 5,
-    replies_show_what_is_not_durable: 10,
+    replies_show_what_is_not_durable: 30,
     one_actor_for_ever: 10,
-    the_last_writer_wins: 10,
+    the_last_writer_wins: 20,
     a_retry_covers_what_it_finds: 5,
-    repeated_answers_count: 10,
+    repeated_answers_count: 30,
     hints_are_forgotten_at_a_restart: 10,
-    hints_go_once_sent: 20,
-    fallbacks_count_in_quorum_mode: 10,
-    a_wiped_node_is_sure_of_itself: 20,
-    exchanges_end_at_the_root: 10,
+    hints_go_once_sent: 80,
+    fallbacks_count_in_quorum_mode: 40,
+    exchanges_end_at_the_root: 20,
 }
-"""Each bug, and within how many seeds it must show."""
+"""Each bug, and within how many seeds it must show: several times as many as it takes today."""
 
-SPLITS = tuple({"partition": 3, "crash": 2}.get(kind, 0) for kind in KINDS)
 LOUD = Shape(
     keys=2, clients=6, think_ms=(0, 10), timeout_ms=300, operations=200,
     faults=Chances(every_ms=(20, 120), lasts_ms=(20, 300), weights=(3, 3, 2, 1, 2, 2, 2, 0)),
@@ -203,12 +194,8 @@ LOUD = Shape(
 SHAPES = {
     replies_show_what_is_not_durable: LOUD,
     repeated_answers_count: LOUD,
-    a_wiped_node_is_sure_of_itself: Shape(
-        keys=5, operations=200, think_ms=(0, 5), timeout_ms=150, wiped=1,
-        faults=Chances(every_ms=(30, 100), lasts_ms=(50, 400), weights=SPLITS),
-    ),
-}  # fmt: skip
-"""What a bug needs to show: much at once; or a write on two of three disks, one lost, then the wrong two."""
+}
+"""What a bug needs to show: much at once."""
 
 
 @pytest.mark.parametrize("plant", PLANTED)
