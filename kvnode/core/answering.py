@@ -69,7 +69,7 @@ class Answering:
             return self._outbox.send(sender, ReplicaRefused(ask.rid, BUSY))
         root = span_of(partition, self._local.routes.ring.q)
         if self._began.get((partition, sender), (0, 0))[0] != ask.rid:
-            self._began[partition, sender] = ask.rid, self._local.wall
+            self._began[partition, sender] = ask.rid, self._local.proven_wall
         tree = self._local.store.tree
         differing = []
         for theirs in ask.spans:

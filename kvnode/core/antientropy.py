@@ -79,7 +79,7 @@ class AntiEntropy:
         local = self._local
         partition, peer = pair
         rid = local.next_rid()
-        exchange = Exchange(rid, partition, peer, local.wall, 0.0)
+        exchange = Exchange(rid, partition, peer, local.proven_wall, 0.0)
         self._active[rid] = exchange
         root = span_of(partition, local.routes.ring.q)
         exchange.nodes_compared += 1

@@ -81,6 +81,11 @@ class Local:
         """The wall clock of this turn."""
         return self.clock.wall
 
+    @property
+    def proven_wall(self) -> WallMillis:
+        """A time that may prove what is older: none while our clock is off, and never ahead of the steady one."""
+        return 0 if self.refusal else min(self.clock.wall, self.steady)
+
     def until(self, peer: NodeId) -> WallMillis:
         """The deadline of a record sent to this peer, by its steady clock: merging late buries nothing."""
         return self.steady + self.ahead.get(peer, 0) + config.WRITE_DEADLINE_MAX_MS

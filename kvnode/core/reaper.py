@@ -53,7 +53,7 @@ class Reaper:
         0 while that cannot be told. Clocks may differ by up to `CLOCK_AHEAD_MAX_MS`, so by that earlier.
         """
         peers = self._local.routes.peers[partition] or ()
-        began = min((self._exchanges.get((partition, peer), 0) for peer in peers), default=self._local.wall)
+        began = min((self._exchanges.get((partition, peer), 0) for peer in peers), default=self._local.proven_wall)
         return max(0, min(began, self.hints_since()) - config.CLOCK_AHEAD_MAX_MS)
 
     def why(self, key: bytes, held: Held) -> str:
