@@ -10,8 +10,11 @@ import msgspec
 import pytest
 
 from kvnode import config
+from kvnode.config import Settings
 from kvnode.core.exchanges import PREFIX_BYTES
 from kvnode.core.merkle import FAN_OUT, LEAVES, Span, leaf_of, span_of
+from kvnode.core.outbox import Unreadable
+from kvnode.core.versions import Held
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Partition, partition_of
 from kvnode.protocol.types import NodeId
@@ -23,6 +26,7 @@ from tests.harness import (
     N4,
     N5,
     WALL,
+    DictStore,
     Hand,
     blob,
     one,
@@ -359,3 +363,24 @@ def test_an_exchange_cut_after_any_message_loses_nothing_and_the_next_one_heals(
         assert finished(one_side)
         assert finished(other, N1)
         assert pair.exchange(10_000) == 3, "then it is quiet: asked, answered, done"
+
+
+class Broken(DictStore):
+    """A disk on which the keys of no leaf can be told."""
+
+    def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
+        raise Unreadable
+
+
+def test_a_leaf_whose_keys_cannot_be_read_ends_the_exchange_and_stops_no_node() -> None:
+    """On the side that begins, on the other side, and under the scrubber."""
+    hand = Hand(FIVE, store=Broken(), settings=Settings(scrub_interval_ms=1_000))
+    hand.keep(KEY, record_of(version(1, 0)))
+    told = hand.say(N5, m.CompareKeys(1, 1, 1, PARTITION, ((leaf_of(KEY), 1),), ()))
+    assert one(N5, told, m.ReplicaRefused).reason == "unreadable"
+    ask = begun(hand)
+    with pytest.raises(StopIteration):
+        down_to_keys(hand, ask, [leaf_of(KEY)])
+    assert hand.node.exchanges.totals.failed == 1
+    hand.wait(60_000)
+    assert hand.counters["unreadable_leaves"] > 0

@@ -161,3 +161,14 @@ def test_a_delivery_that_is_acknowledged_by_another_node_or_of_another_record_dr
     again = one(N2, hand.wait(100), m.WriteReplica)
     hand.say(N2, m.ReplicaWritten(rid), m.ReplicaWritten(again.rid))
     assert not hand.store.kept
+
+
+def test_a_hint_that_would_merge_into_more_than_a_record_can_be_is_refused() -> None:
+    """Two readable hints for one key: the second is malformed together with the first, and stops no node."""
+    hand = Hand(FIVE)
+    half = config.SIBLINGS_CAP // 2 + 1
+    for first in (0, half):
+        record = blob(*(version(1_000 + i, i) for i in range(first, first + half)))
+        sent = hand.say(N5, m.KeepHint(1 + first, 1, N2, KEY, record, LATER))
+    assert isinstance(one(N5, sent, m.ReplicaRefused), m.ReplicaRefused)
+    assert hand.counters["malformed_records"] == 1

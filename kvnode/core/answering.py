@@ -13,6 +13,7 @@ from kvnode import config
 from kvnode.core.exchanges import PREFIX_BYTES, Pair
 from kvnode.core.local import Local
 from kvnode.core.merkle import Span, span_of
+from kvnode.core.outbox import Unreadable
 from kvnode.protocol.messages import (
     Branches,
     CompareKeys,
@@ -23,7 +24,7 @@ from kvnode.protocol.messages import (
     Row,
     TreeCompared,
 )
-from kvnode.protocol.replication import BUSY
+from kvnode.protocol.replication import BUSY, UNREADABLE
 from kvnode.protocol.ring import Partition
 from kvnode.protocol.types import Millis, NodeId, WallMillis
 
@@ -107,21 +108,24 @@ class Answering:
         wanted: list[bytes] = []
         size, kept_back = 0, False
         store = self._local.store
-        for leaf in (leaf for span in spans for leaf in store.tree.held_in(span)):
-            for key, held in store.leaf(leaf):
-                digest = theirs.pop(key, None)
-                if held is None:
-                    self._heal(key, self._peers(partition))
-                elif digest != held.digest and size < config.EXCHANGE_BYTES_TARGET:
-                    if digest:
-                        wanted.append(key)
-                    # A digest ends with the time of a single version: of two the later one mostly has seen
-                    # the other. Whether it has shows when they are compared once more.
-                    if digest and not ask.full and digest[8:] > held.digest[8:]:
-                        kept_back = True
-                        continue
-                    rows.append(Row(key, held.blob))
-                    size += len(key) + len(held.blob)
+        try:
+            ours = [entry for span in spans for leaf in store.tree.held_in(span) for entry in store.leaf(leaf)]
+        except Unreadable:
+            return self._outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
+        for key, held in ours:
+            digest = theirs.pop(key, None)
+            if held is None:
+                self._heal(key, self._peers(partition))
+            elif digest != held.digest and size < config.EXCHANGE_BYTES_TARGET:
+                if digest:
+                    wanted.append(key)
+                # A digest ends with the time of a single version: of two the later one mostly has seen the
+                # other. Whether it has shows when they are compared once more.
+                if digest and not ask.full and digest[8:] > held.digest[8:]:
+                    kept_back = True
+                    continue
+                rows.append(Row(key, held.blob))
+                size += len(key) + len(held.blob)
         wanted += [key for key, digest in theirs.items() if digest]
         again = kept_back or size >= config.EXCHANGE_BYTES_TARGET
         # What is held may not be durable yet: told when it is.

@@ -166,7 +166,10 @@ class AntiEntropy:
         dots: list[Dots] = []
         store = self._local.store
         for span in exchange.leaves[:BATCH]:
-            held = [entry for leaf in store.tree.held_in(span) for entry in store.leaf(leaf)]
+            try:
+                held = [entry for leaf in store.tree.held_in(span) for entry in store.leaf(leaf)]
+            except Unreadable:
+                return self._fail(exchange, "the keys of a leaf cannot be read here")
             if len(dots) + len(held) > config.EXCHANGE_KEYS_MAX:
                 break
             dots += [Dots(key, h.digest if h is not None else b"") for key, h in held]

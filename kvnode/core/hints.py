@@ -92,11 +92,15 @@ class Hints:
     # ---- keeping ---------------------------------------------------------------------------
 
     def keep(self, owner: NodeId, key: bytes, held: Held) -> bool:
-        """Keep a record for an owner, merged with what is kept already. False when there is no room."""
+        """Keep a record for an owner, merged with what is kept already. False when there is no room.
+
+        Raises `msgspec.MsgspecError` where the merge would be more than a record can be.
+        """
         kept = self._kept.get(owner)
         old = kept.hints.get(key) if kept is not None else None
         if old is None:
-            hint = Hint(held, self._local.wall)
+            # By the clock that does not jump: a hint that looked younger than it is would let a tombstone go.
+            hint = Hint(held, self._local.steady)
             grown = len(key) + len(held.blob) + config.ENTRY_OVERHEAD_BYTES
         else:
             merged = merge_held(old.held, held.blob)
@@ -175,11 +179,11 @@ class Hints:
         if order.owner == local.me or local.routes.ring.member(order.owner) is None:
             return outbox.send(sender, ReplicaRefused(order.rid, f"no hint can be kept for {order.owner} here"))
         try:
-            held = merge_held(None, order.record)
+            kept = self.keep(order.owner, order.key, merge_held(None, order.record))
         except msgspec.MsgspecError:
             local.counters["malformed_records"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
-        if not self.keep(order.owner, order.key, held):
+        if not kept:
             return outbox.send(sender, ReplicaRefused(order.rid, FULL))
         return outbox.ack(sender, HintKept(order.rid))
 
@@ -261,7 +265,7 @@ class Hints:
         if not kept.hints:
             return False
         oldest = next(iter(kept.hints.values())).since
-        return self._local.wall - oldest > self._local.settings.hint_age_ms
+        return self._local.steady - oldest > self._local.settings.hint_age_ms
 
     def on_tick(self, now: Millis) -> None:
         """Send what may be sent; send again what was not answered."""
@@ -318,7 +322,7 @@ class Hints:
         if owner in owners:
             if owner not in local.peers.avoided:
                 return owner
-            if local.wall - hint.since <= local.settings.hint_age_ms:
+            if local.steady - hint.since <= local.settings.hint_age_ms:
                 return None
         others = [o for o in owners if o != owner]
         if local.me in others:

@@ -101,7 +101,7 @@ class Membership:
         )  # fmt: skip
 
     def hints_since(self) -> int:
-        """Since when, by their own wall clocks, the members other than this one keep hints.
+        """Since when, by their own steady clocks, the members other than this one keep hints.
 
         The least over all of them, the silent ones with what they said last; 0 while one has never
         spoken, for then it may keep any.
@@ -111,7 +111,7 @@ class Membership:
             if not seen.alive.wall_ms:
                 return 0
             # A hint kept since it spoke is younger than what it said.
-            oldest = min(oldest, seen.alive.oldest_hint or seen.alive.wall_ms)
+            oldest = min(oldest, seen.alive.oldest_hint or min(seen.alive.wall_ms, seen.alive.steady_ms))
         return oldest
 
     # ---- what arrives ----------------------------------------------------------------------

@@ -354,7 +354,7 @@ class Node:
 
     def _hints_since(self) -> int:
         """Since when any member, this one included, keeps a hint."""
-        own = self.hints.oldest() or self._local.wall
+        own = self.hints.oldest() or self._local.proven_wall
         return min(own, self.membership.hints_since())
 
     def _conclude(self, report: NodeReport, *, roots: bool) -> NodeReport:

@@ -43,7 +43,7 @@ class Hint(Struct, frozen=True, gc=False):
 
     held: Held
     since: WallMillis
-    """When it was first kept here, by this node's wall clock: its age counts from then."""
+    """When it was first kept here, by this node's steady clock: its age counts from then."""
 
 
 HintKey: TypeAlias = tuple[NodeId, bytes]
@@ -76,7 +76,10 @@ class Store(Protocol):
         ...
 
     def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
-        """Every key in a leaf of the tree and what is held of it, in byte order; None where that is damaged."""
+        """Every key in a leaf of the tree and what is held of it, in byte order; None where that is damaged.
+
+        Raises `Unreadable` where not even its keys can be told.
+        """
         ...
 
     def mend_leaf(self, leaf: int) -> bool:

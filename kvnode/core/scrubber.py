@@ -13,6 +13,7 @@ from collections.abc import Callable
 from kvnode import config
 from kvnode.core.local import Local
 from kvnode.core.merkle import SLOT_LEAVES, Span, leaf_hash
+from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import Held
 from kvnode.protocol.types import Millis, NodeId
 
@@ -48,7 +49,11 @@ class Scrubber:
 
     def _look(self, leaf: int) -> None:
         local = self._local
-        entries = local.store.leaf(leaf)
+        try:
+            entries = local.store.leaf(leaf)
+        except Unreadable:
+            local.counters["unreadable_leaves"] += 1
+            return
         damaged = False
         for key, held in entries:
             if held is None:
@@ -59,8 +64,10 @@ class Scrubber:
             elif not held.live_bytes or held.expires_at:
                 self.on_dead(key, held)
         local.counters["scrubbed_keys"] += len(entries)
+        if damaged:
+            return
         counted = leaf_hash((key, held.digest) for key, held in entries if held is not None)
-        if not damaged and counted != local.store.tree.hash(Span(leaf, 1)):
+        if counted != local.store.tree.hash(Span(leaf, 1)):
             local.store.mend_leaf(leaf)
             local.counters["leaves_mended"] += 1
             local.event("scrub", f"leaf {leaf} of the hash tree was wrong: counted anew")

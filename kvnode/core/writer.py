@@ -22,6 +22,7 @@ writes, and conditional ones (PROTOCOL-CASES 13).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from kvnode import config
@@ -107,12 +108,7 @@ class Writer:
     def on_put(self, client: Address, ask: Put, peers: tuple[NodeId, ...]) -> None:
         """Write a key for a client. `peers` are its other owners."""
         local, ledger = self._local, self.ledger
-        need, problem = needed_w(ask.w, ask.mode, len(peers) + 1)
-        past: Past | None = None
-        if ask.context and not problem:
-            past, problem = self._past_named(ask)
-        if not problem:
-            problem = pair_problem(ask, local.settings.max_pair_bytes)
+        need, past, problem = self._judge(ask, len(peers) + 1)
         if problem:
             return ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask):
@@ -130,12 +126,7 @@ class Writer:
     def on_put_for_owners(self, client: Address, ask: Put, owners: tuple[NodeId, ...]) -> None:
         """Write a key none of whose owners can be reached, as a fallback of theirs; `eventual` only."""
         ledger = self.ledger
-        need, problem = needed_w(ask.w, ask.mode, len(owners))
-        past: Past | None = None
-        if ask.context and not problem:
-            past, problem = self._past_named(ask)
-        if not problem:
-            problem = pair_problem(ask, self._local.settings.max_pair_bytes)
+        need, past, problem = self._judge(ask, len(owners))
         if problem:
             return ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask) or ledger.cut_off(client, ask, owners, need, "w"):
@@ -144,6 +135,14 @@ class Writer:
             text = "the condition cannot be judged: no owner of this key can be reached"
             return ledger.refuse(client, ask, Error.UNAVAILABLE, text, "kvctl status", need=need)
         return self._write(client, ask, owners, need, past, self._local.now, owned=False)
+
+    def _judge(self, ask: Put, owners: int) -> tuple[int, Past | None, str]:
+        """How many votes a put needs and the past it names, or what is wrong with it."""
+        need, problem = needed_w(ask.w, ask.mode, owners)
+        past: Past | None = None
+        if ask.context and not problem:
+            past, problem = self._past_named(ask)
+        return need, past, problem or pair_problem(ask, self._local.settings.max_pair_bytes)
 
     def _turned_away(self, client: Address, ask: Put) -> bool:
         """Whether this node may not, or cannot, take a put on now; the client has been told."""
@@ -201,8 +200,9 @@ class Writer:
         if past is None and (ask.siblings or ask.retry):
             past = {}
         expires = local.clock.wall + ask.ttl_ms if ask.ttl_ms else 0
-        partition = local.routes.partition(ask.key)
-        mint = self._minter.mint(held, past, ask.value, expires, lambda: self.settled(partition))
+        mint = self._minter.mint(held, past, ask.value, expires, partial(self._settled, ask.key))
+        if self._minter.pruned:
+            local.counters["clock_entries_pruned"] = self._minter.pruned
         problem, hint = mint_problem(mint)
         if problem:
             return self.ledger.refuse(client, ask, Error.CONFLICT, problem, hint, volatile=volatile)
@@ -233,6 +233,10 @@ class Writer:
                 quorum.lose(peer)
                 self._keep_elsewhere(rid, quorum, peer, mint.held if not owned else None)
         return None
+
+    def _settled(self, key: bytes) -> WallMillis:
+        """Asked only where a past is long: before when all of this key's partition is with all its owners."""
+        return self.settled(self._local.routes.partition(key))
 
     # ---- standing in -----------------------------------------------------------------------
 

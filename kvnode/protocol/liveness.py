@@ -43,7 +43,7 @@ class Alive(Struct, frozen=True, array_like=True, gc=False):
     steady_ms: Wall = 0
     """...and the clock it judges deadlines by."""
     oldest_hint: Wall = 0
-    """Since when, by its wall clock, it has kept the oldest of its hints; 0 while it has none."""
+    """Since when, by its steady clock, it has kept the oldest of its hints; 0 while it has none."""
     recovering: Count = 0
     """Partitions in which it does not count for `quorum` reads yet."""
 
