@@ -1,34 +1,34 @@
 """The checker: given what clients were told and what the disks hold in the end, was every promise kept?
 
-Promises: a pure function of its two arguments, of a simulated or a real cluster; each violation names
-a claim, a key, and the versions it is about. Never: merges with the code it judges.
+Promises: a pure function of its arguments, of a simulated or a real cluster; each violation names a
+claim, a key, and the versions it is about; time near linear in the operations; what could not be judged
+is said, and is no pass. Never: merges with the code it judges.
 
-    no_lost_write      what was acknowledged or shown is still there, or a writer who had *seen* it
-                       (or, writing blind, could have) has written over it, and so on to the end
-    no_invention       every version shown or held was written to that key, by an operation that was
-                       not told to have failed
-    one_dot_one_value  a dot names one version, everywhere and always
-    past_is_given      a version covers what its writer's context covered, and nothing else
-    told_is_durable    when a client was told of a write, as many nodes as it was told had it on disk
-                       (owners only, in mode `quorum`); when it was shown a version, at least one had
-    quorum_reads_see   a `quorum` read shows, or has covered, every write acknowledged in that mode before
-    merge_is_read      a read of all owners, once all is quiet, shows just the merge of their disks
-    replicas_agree     once all is mended and hints and exchanges have run, all owners hold the same
+    claims      one_dot_one_value   no_invention    past_is_given     no_lost_write
+                told_is_durable     deletes_stay    siblings_are_concurrent
+    visibility  quorum_reads_see    read_your_writes    monotonic_reads    deletes_are_seen
+    here        merge_is_read       a read of all owners, once all is quiet, shows just the merge of their disks
+                replicas_agree      once all is mended and hints and exchanges have run, all owners hold the same
 
-How a version may rightly be gone. Let W's past cover the dot of V. Either W's writer had a context
-that came from a record with V in it; or W was written blind, with V already asked for. And W itself
-is there in the end, or rightly gone. RELIABILITY 2, "eventual mode", items 1, 2 and 5.
+`deletes_stay`, `merge_is_read` and `replicas_agree` speak of the end, and need `last_reads`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-from kvnode.protocol.types import Past, Record, Version
-from kvnode.sim.history import Dot, Op, Outcome, dot_of
+from msgspec import Struct
 
-Replicas = Mapping[str, Record]
+from kvnode.protocol.types import Record
+from kvnode.sim import claims, visibility
+from kvnode.sim.history import Op, Outcome, dot_of
+from kvnode.sim.story import KeyStory, Replicas, merged
+
+TEXTS_MAX = 20
+"""Violations told of one claim and key: a broken store breaks it everywhere, and telling all is quadratic."""
+LOST, RESURRECTED, DIVERGED = {"no_lost_write"}, {"deletes_stay", "deletes_are_seen"}, {"replicas_agree"}
 
 
 class Violation(NamedTuple):
@@ -39,43 +39,30 @@ class Violation(NamedTuple):
     text: str
 
 
-class Known(NamedTuple):
-    """A version that someone was told of, or that a disk holds."""
+class Judgement(Struct, frozen=True, kw_only=True):
+    """What a checker has to say of a history."""
 
-    dot: Dot
-    past: Past
-    value: bytes | None
-    where: str
+    violations: list[Violation]
+    unjudged: list[str]
+    """What could not be judged, and why: not a pass."""
+    operations: int
+    acknowledged: int
+    """Writes that clients were told are done."""
+    indeterminate: int
+    """Operations whose clients were told nothing, or that nobody can say."""
+    failed: int
+    """Operations that were refused, and never done."""
+    lost: int
+    """Acknowledged writes that are gone without right."""
+    stale_reads: int
+    max_siblings: int
+    linearizable: bool | None = None
+    """Of mode `strong`; None where it was not judged."""
 
-
-class KeyStory:
-    """All that is known of one key."""
-
-    def __init__(self, key: bytes, ops: Sequence[Op], replicas: Replicas, *, disks_lost: bool) -> None:
-        self.disks_lost = disks_lost
-        self.key = key
-        self.writes = [op for op in ops if not op.reads]
-        self.reads = [op for op in ops if op.reads]
-        self.replicas = replicas
-        self.sightings = list(_sightings(self.writes, self.reads, replicas))
-        self.versions: dict[Dot, Known] = {}
-        for known in self.sightings:
-            self.versions.setdefault(known.dot, known)
-        self.final = {dot_of(version) for version in merged(replicas.values())}
-        self.acknowledged = {op.dot for op in self.writes if op.dot is not None}
-        self._by_dot = {op.dot: op for op in self.writes if op.dot is not None}
-        self._by_value: dict[bytes | None, list[Op]] = {}
-        for op in self.writes:
-            self._by_value.setdefault(op.value, []).append(op)
-
-    def writers(self, known: Known) -> list[Op]:
-        """The operations that may have made a version: one where a client was told its dot.
-
-        Otherwise its value names the operation and its retries, and a tombstone may be any delete's:
-        an acknowledged one too may have made two dots, for nodes retry on their own (`core.forward`).
-        """
-        exact = self._by_dot.get(known.dot)
-        return [exact] if exact is not None else self._by_value.get(known.value, [])
+    @property
+    def passed(self) -> bool:
+        """Whether every promise was kept, and every one was looked at."""
+        return not self.violations and not self.unjudged and self.linearizable is not False
 
 
 def check(
@@ -90,149 +77,68 @@ def check(
     `disks_lost`: one disk at a time was. A version that was shown but never acknowledged may be gone with
     the only disk it was on, and whoever had just acknowledged a write may have lost it again.
     """
+    return [
+        violation
+        for story in stories(history, final, disks_lost=disks_lost)
+        for violation in _violations(story, last_reads)
+    ]
+
+
+def judge(
+    history: Sequence[Op],
+    final: Mapping[bytes, Replicas],
+    last_reads: Mapping[bytes, Record],
+    *,
+    disks_lost: bool = False,
+    refused: int = 0,
+    linearizable: bool | None = None,
+) -> Judgement:
+    """The verdict on a whole run. `refused`: operations that left nothing a history could hold."""
+    found: list[Violation] = []
+    lost = stale = siblings = 0
+    unjudged = []
+    for story in stories(history, final, disks_lost=disks_lost):
+        if story.key not in last_reads:
+            unjudged.append(f"{story.key!r} was not read in the end")
+        mine = list(_violations(story, last_reads))
+        found += mine
+        lost += sum(v.claim in LOST for v in mine)
+        stale += visibility.stale_reads(story)
+        siblings = max(siblings, *(_live(op.shown) for op in story.reads), 0)
+    writes = [op for op in history if not op.reads]
+    acknowledged = sum(op.outcome is Outcome.OK for op in writes)
+    if writes and not acknowledged:
+        unjudged.append("no write was acknowledged: there was nothing to keep")
+    return Judgement(
+        violations=found, unjudged=unjudged, operations=len(history) + refused, acknowledged=acknowledged,
+        indeterminate=sum(op.outcome is Outcome.UNKNOWN for op in history),
+        failed=sum(op.outcome is Outcome.FAILED for op in history) + refused, lost=lost, stale_reads=stale,
+        max_siblings=siblings, linearizable=linearizable,
+    )  # fmt: skip
+
+
+def stories(
+    history: Sequence[Op], final: Mapping[bytes, Replicas], *, disks_lost: bool = False
+) -> Iterator[KeyStory]:
+    """The story of each key, in order."""
     by_key: dict[bytes, list[Op]] = {}
     for op in history:
         by_key.setdefault(op.key, []).append(op)
-    found: list[Violation] = []
     for key in sorted(by_key | dict(final)):
-        story = KeyStory(key, by_key.get(key, ()), final.get(key, {}), disks_lost=disks_lost)
-        for name, claim in CLAIMS.items():
-            found += [Violation(name, key, text) for text in claim(story)]
-        if last_reads is not None and key in last_reads:
-            found += [Violation("merge_is_read", key, text) for text in _merge_is_read(story, last_reads[key])]
-            found += [Violation("replicas_agree", key, text) for text in _replicas_agree(story)]
-    return found
+        yield KeyStory(key, by_key.get(key, ()), final.get(key, {}), disks_lost=disks_lost)
 
 
-def merged(records: Iterable[Record]) -> list[Version]:
-    """The versions that no other version's past covers, whoever holds them; by the definition, not by speed."""
-    union = {dot_of(version): version for record in records for version in record}
-    return [v for dot, v in sorted(union.items()) if not any(_covers(w.past, dot) for w in union.values())]
+def _violations(story: KeyStory, last_reads: Mapping[bytes, Record] | None) -> Iterator[Violation]:
+    for name, claim in CLAIMS.items():
+        yield from (Violation(name, story.key, text) for text in islice(claim(story), TEXTS_MAX))
+    if last_reads is not None and story.key in last_reads:
+        yield from (Violation("merge_is_read", story.key, t) for t in _merge_is_read(story, last_reads[story.key]))
+        for name, claim in IN_THE_END.items():
+            yield from (Violation(name, story.key, text) for text in islice(claim(story), TEXTS_MAX))
 
 
-def _covers(past: Past, dot: Dot) -> bool:
-    return past.get(dot.actor, 0) >= dot.time
-
-
-def _sightings(writes: list[Op], reads: list[Op], replicas: Replicas) -> Iterator[Known]:
-    for op in writes:
-        if op.dot is not None and op.past is not None:
-            yield Known(op.dot, op.past, op.value, f"acknowledged as {op.number}")
-    for op in reads:
-        for v in op.shown:
-            yield Known(dot_of(v), v.past, v.value, f"shown by {op.number}")
-    for owner, record in replicas.items():
-        for v in record:
-            yield Known(dot_of(v), v.past, v.value, f"held by {owner}")
-
-
-# ---- the claims --------------------------------------------------------------------------------
-
-
-def _one_dot_one_value(story: KeyStory) -> Iterator[str]:
-    for known in story.sightings:
-        first = story.versions[known.dot]
-        if (known.value, known.past) != (first.value, first.past):
-            yield f"{known.dot} is {first.value!r} {first.where}, but {known.value!r} {known.where}"
-
-
-def _no_invention(story: KeyStory) -> Iterator[str]:
-    for known in story.versions.values():
-        writers = story.writers(known)
-        if not writers:
-            yield f"{known.value!r} ({known.dot}), {known.where}, was never written"
-        elif all(op.outcome is Outcome.FAILED for op in writers):
-            yield f"{known.value!r} is {known.where}, but its writer was told that it failed"
-    for read in story.reads:
-        for v in read.shown:
-            writers = story.writers(Known(dot_of(v), v.past, v.value, ""))
-            if writers and read.ended is not None and min(op.invoked for op in writers) > read.ended:
-                yield f"{v.value!r} was shown by {read.number} before it was written"
-
-
-def _past_is_given(story: KeyStory) -> Iterator[str]:
-    for known in story.versions.values():
-        writers = story.writers(known)
-        if writers and not any(_may_cover(op, known.past) for op in writers):
-            given = [op.given for op in writers]
-            yield f"{known.value!r} ({known.where}) covers {known.past}, but its writer gave {given}"
-
-
-def _may_cover(op: Op, past: Past) -> bool:
-    if op.given is not None:
-        return all(op.given.get(actor, 0) >= time for actor, time in past.items())
-    return not (op.covers_nothing and past)
-
-
-def _no_lost_write(story: KeyStory) -> Iterator[str]:
-    fine: set[Dot] = set()
-    # A dot is above its whole past, so whatever covers a version comes before it in this order.
-    for dot, known in sorted(story.versions.items(), key=lambda item: (item[0].time, item[0].actor), reverse=True):
-        if dot in story.final or any(
-            _covers(story.versions[later].past, dot) and _could_see(story, story.versions[later], known)
-            for later in fine
-        ):
-            fine.add(dot)
-        elif not story.disks_lost or dot in story.acknowledged:
-            over = [k.value for k in story.versions.values() if _covers(k.past, dot)]
-            yield f"{known.value!r} ({dot}), {known.where}, is gone; covered by {over or 'nothing'}"
-
-
-def _could_see(story: KeyStory, later: Known, earlier: Known) -> bool:
-    """Whether the writer of one version may rightly have written over another."""
-    writers = story.writers(later)
-    if not writers:
-        return True  # another claim's violation; do not report it twice
-    asked = min((op.invoked for op in story.writers(earlier)), default=0)
-    return any(
-        earlier.dot in op.saw
-        if op.given is not None
-        else not op.covers_nothing and (op.ended is None or asked <= op.ended)
-        for op in writers
-    )
-
-
-def _told_is_durable(story: KeyStory) -> Iterator[str]:
-    for op in (*story.writes, *story.reads):
-        if op.held_then is None:
-            continue
-        told = [dot_of(version) for version in op.shown] if op.reads else [op.dot]
-        disks = op.held_then if op.quorum else (*op.held_then, *op.kept_then)
-        for dot in told:
-            have = sum(_shows(story, record, dot) for record in disks)
-            if have < (need := (1 if op.reads else op.acked) - story.disks_lost):
-                yield f"operation {op.number} was told of {dot}, which {have} nodes had on disk, not {need}"
-
-
-def _quorum_reads_see(story: KeyStory) -> Iterator[str]:
-    acked = [op for op in story.writes if op.quorum and op.dot is not None]
-    for read in story.reads:
-        if not read.quorum:
-            continue
-        before = [op for op in acked if op.ended is not None and op.ended < read.invoked]
-        missing = [op for op in before if not _shows(story, read.shown, op.dot)]
-        for op in missing:
-            yield f"read {read.number} does not see {op.value!r}, acknowledged as {op.number} before it began"
-
-
-def _shows(story: KeyStory, shown: Record, dot: Dot | None) -> bool:
-    """Whether a version is shown, or covered by what is shown: at once, or through versions in between.
-
-    A long past is pruned (Dynamo §4.4), so what covers it at once may have forgotten it.
-    """
-    assert dot is not None
-    if any(dot_of(version) == dot or _covers(version.past, dot) for version in shown):
-        return True
-    todo = [(dot_of(version), version.past) for version in shown]
-    walked = {name for name, _ in todo}
-    while todo:
-        name, past = todo.pop()
-        if name == dot or _covers(past, dot):
-            return True
-        more = {d: known.past for d, known in story.versions.items() if d not in walked and _covers(past, d)}
-        walked.update(more)
-        todo += more.items()
-    return False
+def _live(record: Record) -> int:
+    return sum(version.value is not None for version in record)
 
 
 def _merge_is_read(story: KeyStory, shown: Record) -> Iterator[str]:
@@ -247,11 +153,16 @@ def _replicas_agree(story: KeyStory) -> Iterator[str]:
         yield f"its owners hold different versions: { {owner: sorted(dots) for owner, dots in held.items()} }"
 
 
-CLAIMS: dict[str, Callable[[KeyStory], Iterator[str]]] = {
-    "one_dot_one_value": _one_dot_one_value,
-    "no_invention": _no_invention,
-    "past_is_given": _past_is_given,
-    "no_lost_write": _no_lost_write,
-    "told_is_durable": _told_is_durable,
-    "quorum_reads_see": _quorum_reads_see,
-}
+Claim = Callable[[KeyStory], Iterator[str]]
+CLAIMS: dict[str, Claim] = {
+    claim.__name__: claim
+    for claim in (
+        claims.one_dot_one_value, claims.no_invention, claims.past_is_given, claims.no_lost_write,
+        claims.told_is_durable, claims.siblings_are_concurrent, visibility.quorum_reads_see,
+        visibility.read_your_writes, visibility.monotonic_reads, visibility.deletes_are_seen,
+    )
+}  # fmt: skip
+IN_THE_END: dict[str, Claim] = {"deletes_stay": claims.deletes_stay, "replicas_agree": _replicas_agree}
+"""Claims on what is left once all is mended and quiet."""
+
+__all__ = ["Judgement", "Violation", "check", "judge", "merged", "stories"]
