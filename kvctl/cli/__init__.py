@@ -29,7 +29,7 @@ HOMES = {
     "put": "data", "get": "data", "delete": "data", "scan": "data", "explain": "data",
     "import": "transfer", "export": "transfer",
     "node": "node", "hints": "hints", "repair": "repair", "fault": "fault", "events": "events", "config": "config",
-    "bench": "bench", "demo": "demo",
+    "bench": "bench", "simulate": "simulate", "scenario": "scenario", "demo": "demo",
 }  # fmt: skip
 """Command -> the module of this package that has it, in the order help lists them. A module adds its
 commands by `register(app)`."""

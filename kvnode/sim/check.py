@@ -49,9 +49,9 @@ class Judgement(Struct, frozen=True, kw_only=True):
     acknowledged: int
     """Writes that clients were told are done."""
     indeterminate: int
-    """Operations whose clients were told nothing, or that nobody can say."""
+    """Writes whose clients were told nothing, or that nobody can say."""
     failed: int
-    """Operations that were refused, and never done."""
+    """Writes that were refused, and never done; reads without an answer."""
     lost: int
     """Acknowledged writes that are gone without right."""
     stale_reads: int
@@ -90,10 +90,15 @@ def judge(
     last_reads: Mapping[bytes, Record],
     *,
     disks_lost: bool = False,
-    refused: int = 0,
+    asked: int = 0,
+    silent: int = 0,
     linearizable: bool | None = None,
 ) -> Judgement:
-    """The verdict on a whole run. `refused`: operations that left nothing a history could hold."""
+    """The verdict on a whole run.
+
+    `asked`: how many operations there were; a scan is one, and many reads. `silent`: reads and scans that
+    were not answered, so that a history has nothing of them.
+    """
     found: list[Violation] = []
     lost = stale = siblings = 0
     unjudged = []
@@ -110,9 +115,9 @@ def judge(
     if writes and not acknowledged:
         unjudged.append("no write was acknowledged: there was nothing to keep")
     return Judgement(
-        violations=found, unjudged=unjudged, operations=len(history) + refused, acknowledged=acknowledged,
+        violations=found, unjudged=unjudged, operations=asked or len(history), acknowledged=acknowledged,
         indeterminate=sum(op.outcome is Outcome.UNKNOWN for op in history),
-        failed=sum(op.outcome is Outcome.FAILED for op in history) + refused, lost=lost, stale_reads=stale,
+        failed=sum(op.outcome is Outcome.FAILED for op in history) + silent, lost=lost, stale_reads=stale,
         max_siblings=siblings, linearizable=linearizable,
     )  # fmt: skip
 

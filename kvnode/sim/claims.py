@@ -46,7 +46,8 @@ def past_is_given(story: KeyStory) -> Iterator[str]:
     for known in story.versions.values():
         ops = story.writers(known.dot, known.value).ops
         if ops and not any(_may_cover(op, known.past) for op in ops):
-            yield f"{known.value!r} ({known.where}) covers {known.past}, but its writer gave {[op.given for op in ops]}"
+            given = [op.given for op in ops]
+            yield f"{known.value!r} ({known.where}) covers {known.past}, but its writer gave {given}"
 
 
 def _may_cover(op: Op, past: Past) -> bool:

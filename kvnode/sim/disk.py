@@ -31,6 +31,9 @@ DISK_ID_BITS = 63
 class SimDisk:
     """One node's disk: it outlives the boots. Also the core's `Store`."""
 
+    COMMIT: tuple[Tenths, Tenths] = (3, 20)
+    """Shortest and longest time a commit takes, on a disk that is well."""
+
     def __init__(self, name: str, timeline: Timeline, trace: Trace, rng: Random) -> None:
         self._name = name
         self._timeline = timeline
@@ -60,8 +63,7 @@ class SimDisk:
         """The last turn of this boot that would survive a crash."""
         self.failed = False
         """Whether a commit failed: nothing more can be acknowledged in this boot."""
-        self.commit: tuple[Tenths, Tenths] = (3, 20)
-        """Shortest and longest time a commit takes."""
+        self.commit = self.COMMIT
         self.on_commit: Callable[[], None] = _ignore
         """Called when a commit has returned, well or not."""
 

@@ -45,6 +45,19 @@ class Parcel(NamedTuple):
     """The receiver's when it was sent."""
 
 
+class Weather(NamedTuple):
+    """What befalls the frames from and to one node, beside what befalls all."""
+
+    delay: Tenths = 0
+    """Each takes up to this much longer."""
+    loss: int = 0
+    duplication: int = 0
+    """Of a hundred."""
+
+
+CLEAR = Weather()
+
+
 class Network:
     """Every link of the world."""
 
@@ -65,6 +78,7 @@ class Network:
         """How often a frame into a cut arrives after the cut has healed."""
         self.keeps = 0.3
         """How often a frame to a peer that is down waits for it, for as long as a transport would."""
+        self.weather: dict[Address, Weather] = {}
         self.in_flight = 0
         """Frames that have yet to arrive."""
 
@@ -105,16 +119,28 @@ class Network:
                 self._into_cut(parcel)
             elif not up:
                 handed &= self._to_nobody(parcel)
+            elif self.weather and (sender in self.weather or to in self.weather):
+                self._through(parcel, once=once)
             elif not self.loss or self._rng.random() >= self.loss:
                 self._ship(parcel)
                 if self.duplication and not once and self._rng.random() < self.duplication:
                     self._ship(parcel)
         return handed
 
-    def _ship(self, parcel: Parcel) -> None:
+    def _through(self, parcel: Parcel, *, once: bool) -> None:
+        """A frame from or to a node that has weather of its own."""
+        here, there = self.weather.get(parcel.sender, CLEAR), self.weather.get(parcel.to, CLEAR)
+        if self._rng.randrange(100) < max(here.loss, there.loss):
+            return
+        late = max(here.delay, there.delay)
+        self._ship(parcel, late)
+        if not once and self._rng.randrange(100) < max(here.duplication, there.duplication):
+            self._ship(parcel, late)
+
+    def _ship(self, parcel: Parcel, late: Tenths = 0) -> None:
         low, high = self.delay
         self.in_flight += 1
-        self._timeline.after(low + int(self._rng.random() * (high - low + 1)), self._arrive, parcel)
+        self._timeline.after(low + int(self._rng.random() * (high + late - low + 1)), self._arrive, parcel)
 
     def _arrive(self, parcel: Parcel) -> None:
         self.in_flight -= 1
