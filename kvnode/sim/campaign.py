@@ -155,7 +155,8 @@ def run(case: Case, tell: Tell | None = None) -> Report:
     asked = [call for call in world.clients.calls if call.client != JUDGE.encode()]
     judgement = judge(
         history, final, last_reads, disks_lost=case.disks_lost,
-        asked=len(asked), silent=sum(isinstance(c.result, Failed | None) and not isinstance(c.ask, Put) for c in asked),
+        asked=len(asked),
+        silent=sum(isinstance(c.result, Failed | None) and not isinstance(c.ask, Put) for c in asked),
     )  # fmt: skip
     judgement.violations[:0] = broken
     return Report(
