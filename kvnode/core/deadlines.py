@@ -29,5 +29,7 @@ class Deadlines:
 
     def due(self, now: Millis) -> list[int]:
         """The requests whose deadline has passed."""
+        if not self._slices:
+            return []
         past = [number for number in self._slices if number * config.DEADLINE_SLICE_MS <= now]
         return [rid for number in sorted(past) for rid in self._slices.pop(number)]

@@ -246,8 +246,8 @@ class Hints:
     @property
     def timed(self) -> bool:
         """Whether something is on its way, or may be sent now."""
-        if self._sent:
-            return True
+        if self._sent or not self._kept:
+            return bool(self._sent)
         now = self._local.now
         return any(k.queue and k.wait_until <= now and self._reachable(o) for o, k in self._kept.items())
 

@@ -21,6 +21,7 @@ import zlib
 from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import repeat
 from typing import NamedTuple
 
 from kvnode.protocol.ring import SLOTS, Partition, hash_slot
@@ -154,16 +155,12 @@ class HashTree:
         slots = range(start >> 6, start + size >> 6)
         if self._pages.keys().isdisjoint(slots):
             return NOTHING
-        return _hash(b"".join(map(self._slot_hash, slots)))
-
-    def _slot_hash(self, slot: int) -> bytes:
-        found = self._hashes.get(slot)
-        if found is None:
-            page = self._pages.get(slot)
-            if page is None:
-                return NOTHING
-            found = self._hashes[slot] = _hash(page.tobytes())
-        return found
+        hashes, pages = self._hashes, self._pages
+        # A wide span of a tree with little in it is mostly slots that never held anything.
+        for slot in slots if len(slots) < len(pages) else pages:
+            if slot not in hashes and slot in slots and slot in pages:
+                hashes[slot] = _hash(pages[slot].tobytes())
+        return _hash(b"".join(map(hashes.get, slots, repeat(NOTHING))))
 
     def slots(self) -> list[int]:
         """The slots in which anything was ever held."""

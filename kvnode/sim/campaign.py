@@ -139,8 +139,8 @@ def run(case: Case, tell: Tell | None = None) -> Report:
     broken: list[Violation] = []
     last_reads: dict[bytes, Record] = {}
     try:
-        world.run_until(lambda: clients.done, within_ms=case.lasts_ms + HEALS_WITHIN_MS)
-        world.run(max(0, case.lasts_ms - millis(world.timeline.now - START)))
+        world.run(case.lasts_ms)
+        world.run_until(lambda: clients.done, within_ms=HEALS_WITHIN_MS)
         breaker.mend()
         world.converge(HEALS_WITHIN_MS)
     except AssertionError as error:

@@ -59,19 +59,23 @@ class Timeline:
         """Everything up to a time happens; it is then that time."""
         heap = self._heap
         while heap and heap[0][0] <= when:
-            self.step()
+            self.now, _, act, args = heappop(heap)
+            self.happened += 1
+            act(*args)
         self.now = max(self.now, when)
 
 
 class Trace:
     """Everything that happened, as one hash; and as lines, for whoever wants to read along."""
 
-    __slots__ = ("_hash", "_tell", "_timeline")
+    __slots__ = ("_hash", "_links", "_tell", "_timeline")
 
     def __init__(self, timeline: Timeline, tell: Tell | None = None) -> None:
         self._timeline = timeline
         self._hash = blake2b(digest_size=16)
         self._tell = tell
+        self._links: dict[tuple[Address, Address], bytes] = {}
+        """How a link is written down: they are few, and frames are many."""
 
     @property
     def reads_along(self) -> bool:
@@ -80,8 +84,10 @@ class Trace:
 
     def frame(self, sender: Address, to: Address, frame: bytes | bytearray) -> None:
         """A frame arrived."""
-        self._hash.update(b"%d frame %a %a " % (self._timeline.now, sender, to))
-        self._hash.update(frame)
+        link = self._links.get((sender, to))
+        if link is None:
+            link = self._links[sender, to] = b" frame %a %a " % (sender, to)
+        self._hash.update(b"%d%b%b" % (self._timeline.now, link, frame))
 
     def note(self, kind: str, who: str, text: str = "") -> None:
         """Something else happened."""

@@ -157,23 +157,28 @@ class SimNode:
             # The real loop raises StoreFailed here and the process ends: a new boot, by an operator.
             return self.crash(node.halt or "its disk failed")
         node.committed(disk.durable)
-        self._release()
+        if self._waiting or self._lost:
+            self._release()
         own, self._to_self = self._to_self, []
         for message in own:
             node.receive(self.name, message)
-        for sender, messages in self._received():
-            for message in messages:
-                node.receive(sender, message)
+        if self._inbox:
+            for sender, messages in self._received():
+                for message in messages:
+                    node.receive(sender, message)
         turn = node.end()
         node.check_invariants()
-        lost = [*self._send(turn.control), *self._send(turn.sends)]
+        lost = self._send(turn.control) if turn.control else []
+        if turn.sends:
+            lost += self._send(turn.sends)
         if turn.writes or turn.aside is not None:
             disk.submit(turn.number, turn.writes, turn.aside)
             self._submitted = turn.number
         if turn.acks:
             self._waiting.append((self._submitted, turn.acks))
             self._release()
-        self._lost += lost
+        if lost:
+            self._lost += lost
         self._turn_in(self._patience())
         return None
 
@@ -220,7 +225,7 @@ class SimNode:
                 self._to_self += messages
                 continue
             frames = encode_batches(self._greeting, messages)
-            once = any(type(message) in REQUESTS for message in messages)
+            once = network.duplicates and any(type(message) in REQUESTS for message in messages)
             handed = network.send(self.name, to, frames, once=once)
             if not handed and isinstance(to, str):
                 lost.append(NodeId(to))

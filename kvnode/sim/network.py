@@ -82,6 +82,11 @@ class Network:
         self.in_flight = 0
         """Frames that have yet to arrive."""
 
+    @property
+    def duplicates(self) -> bool:
+        """Whether any frame may arrive twice now: else nobody need look for requests."""
+        return bool(self.duplication or self.weather)
+
     def attach(self, address: Address, port: Port) -> None:
         """Frames to this address go here."""
         self._ports[address] = port

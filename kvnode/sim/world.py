@@ -243,7 +243,10 @@ class World:
         return {name: record for name, record in found.items() if record}
 
     def _look(self, key: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-        return tuple(self.replicas(key).values()), tuple(self.kept(key).values())
+        owners = self.owners(key)
+        held = tuple(self.nodes[owner].disk.holds(key) for owner in owners)
+        others = (node.disk for name, node in self.nodes.items() if node.disk.hinted and name not in owners)
+        return held, tuple(record for record in (disk.keeps(key) for disk in others) if record)
 
     @property
     def hinted(self) -> int:
