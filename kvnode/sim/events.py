@@ -87,7 +87,8 @@ class Trace:
         link = self._links.get((sender, to))
         if link is None:
             link = self._links[sender, to] = b" frame %a %a " % (sender, to)
-        self._hash.update(b"%d%b%b" % (self._timeline.now, link, frame))
+        self._hash.update(b"%d%b" % (self._timeline.now, link))
+        self._hash.update(frame)
 
     def note(self, kind: str, who: str, text: str = "") -> None:
         """Something else happened."""
