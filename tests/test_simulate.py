@@ -14,21 +14,16 @@ import pytest
 
 from kvctl.cli import run as kvctl
 from kvctl.scenarios.simulating import Wanted, run_all, shrunk
-from kvnode.core import versions
-from kvnode.protocol.types import Record
+from kvnode.core.outbox import Outbox
 from kvnode.sim.campaign import run
 from kvnode.sim.case import KINDS, Case
 from kvnode.sim.profiles import draw
 from kvnode.sim.shrink import numbers, shrink, spans
 
 
-def the_last_writer_wins(patch: pytest.MonkeyPatch) -> None:
-    """Plant a bug: of two concurrent versions the newer one stays."""
-
-    def newer(mine: Record, theirs: Record) -> Record:
-        return max(mine, theirs, key=lambda record: (record[0].time, record[0].actor))
-
-    patch.setattr(versions, "_merge_single", newer)
+def acks_leave_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Plant a bug: a reply no longer waits for the commit."""
+    patch.setattr(Outbox, "ack", Outbox.send)
 
 
 @pytest.mark.parametrize("mode", ["eventual", "quorum"])
@@ -40,7 +35,7 @@ def test_a_minute_of_each_profile_keeps_every_promise(profile: str, mode: str) -
         report = run(case)
         judged = report.judgement
         assert report.passed, (seed, profile, mode, judged.violations[:3], judged.unjudged[:3])
-        assert judged.acknowledged > 0.25 * len(case.ops), (seed, report.outcomes)
+        assert judged.acknowledged > 0.1 * len(case.ops), (seed, report.outcomes)
         assert report.sim_ms >= 60_000
         if mode == "quorum" and profile == "calm":
             assert judged.stale_reads == 0
@@ -99,8 +94,8 @@ def test_shrinking_keeps_what_matters() -> None:
 
 
 def test_a_planted_bug_is_shrunk_to_a_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two writes that know nothing of each other are enough for the last writer to win."""
-    the_last_writer_wins(monkeypatch)
+    """One write is enough to be told of what no disk holds yet."""
+    acks_leave_at_once(monkeypatch)
     wanted = Wanted(minutes=1, profile="calm", rate=5)
     told = shrunk(1, wanted)
     assert "0 faults" in told
@@ -149,12 +144,12 @@ def test_a_failure_exits_1_and_prints_how_to_see_it_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one command that replays it does."""
-    the_last_writer_wins(monkeypatch)
+    acks_leave_at_once(monkeypatch)
     assert kvctl([*SHORT, "--seed", "1", "-o", "json"]) == 1
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told["verdict"] == "fail"
-    assert told["lost"]
+    assert {violation["claim"] for violation in told["other"]} == {"told_is_durable"}
     assert told["replay"] in err
     assert kvctl([*told["replay"].split()[1:], "-o", "json"]) == 1
     assert json.loads(capsys.readouterr().out)["trace_hash"] == told["trace_hash"]
