@@ -251,6 +251,30 @@ WAL_BYTES_KEPT = 32 * 1024 * 1024
 """A WAL file that grew beyond this is cut back to it once its content has been copied."""
 
 
+FAULT_FOR_MS = 30_000
+"""How long a fault inside a node lasts unless told."""
+
+FAULT_FOR_MS_MAX = 24 * 3_600_000
+"""...and at the most: a fault that nobody remembers ends by itself."""
+
+FAULTS_MAX = 64
+"""Faults in force in one node at once; one more is refused."""
+
+FAULT_DELAY_MS_MAX = 60_000
+"""Longest delay of a frame that a fault may ask for."""
+
+FAULT_DISK_MS_MAX = 20_000
+"""Longest delay of a commit: below `COMMIT_S_MAX`, beyond which a commit counts as failed."""
+
+FAULT_SKEW_MS_MAX = 365 * 86_400_000
+"""Furthest a fault may turn a clock."""
+
+FAULT_HELD_MAX = 4_096
+"""Batches a fault holds back at once, delayed or to be overtaken; more are dropped, as a full queue does."""
+
+FAULT_OVERTAKEN_MS = 50
+"""How long a reordered batch is held, so that later ones pass it."""
+
 DISK_WARN_BYTES = 512 * 1024 * 1024
 """With less room on a node's disk `kvctl check` warns. A full disk fails a commit, which stops the node."""
 

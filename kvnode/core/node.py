@@ -22,6 +22,7 @@ import msgspec
 from kvnode import config
 from kvnode.core.answering import Answering
 from kvnode.core.antientropy import AntiEntropy
+from kvnode.core.faultdesk import FaultDesk
 from kvnode.core.forward import Forwarder
 from kvnode.core.hints import Hints
 from kvnode.core.local import Local
@@ -37,6 +38,7 @@ from kvnode.core.rounds import Rounds
 from kvnode.core.scanner import Scanner
 from kvnode.core.scrubber import Scrubber
 from kvnode.core.writer import Writer
+from kvnode.protocol.faults import HealFault, ListFaults, SetFault
 from kvnode.protocol.messages import (
     AskDisk,
     Beat,
@@ -117,6 +119,7 @@ class Node:
         self._answering = Answering(local, self._reader.heal, self.exchanges.note, self.exchanges.exchanging)
         self._scrubber = Scrubber(local, self._reader.heal)
         self._reaper = Reaper(local, self.exchanges.finished)
+        self.fault_desk = FaultDesk(local)
         self._observer = Observer(local, vitals, self._conclude, self.own_state)
         self._ticking = (
             self._reader, self._writer, self._forwarder, self._scanner, self._observer, self.hints,
@@ -141,6 +144,7 @@ class Node:
             ThrottleHints: self.hints.on_throttle,
             RunRepair: self.rounds.on_run,
             PauseRepair: self.rounds.on_pause,
+            **dict.fromkeys((SetFault, HealFault, ListFaults), self.fault_desk.on_order),
         }
 
     def _node_table(self) -> dict[type, Handler]:
@@ -370,6 +374,7 @@ class Node:
             needs_repair=len(self.hints.needs_repair),
             repair=self.rounds.view(),
             recovering=len(self._local.recovering),
+            faults=self.fault_desk.faults,
             problem=self._local.refusal or report.problem,
             roots=tuple(RootHash(p, tree.hash(span_of(p, routes.ring.q))) for p in owned),
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from kvnode.protocol.faults import Fault, FaultList, HealFault, ListFaults, SetFault
 from kvnode.protocol.liveness import Alive, AskDisk, Beat, DiskRemembered, Gossip, Suspicion
 from kvnode.protocol.repair import (
     Branches,
@@ -79,8 +80,8 @@ from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token
 
 Message: TypeAlias = (
     Hello | Get | Put | Scan | Explain | Status | Events
-    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair
-    | Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done
+    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | SetFault | HealFault | ListFaults
+    | Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done | FaultList
     | ReadReplica | ReplicaSame | ReplicaRead | WriteReplica | ReplicaWritten | ReplicaRefused
     | ScanReplica | ReplicaScanned | Report | Reported | ExplainReplica | ReplicaExplained
     | Beat | Gossip | AskDisk | DiskRemembered | KeepHint | HintKept | ReadHint
@@ -103,9 +104,11 @@ def safe_to_retry(ask: Get | Put) -> bool:
 
 ClientRequest: TypeAlias = (
     Hello | Get | Put | Scan | Explain | Status | Events
-    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair
+    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | SetFault | HealFault | ListFaults
 )  # fmt: skip
-ClientReply: TypeAlias = Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done
+ClientReply: TypeAlias = (
+    Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done | FaultList
+)  # fmt: skip
 
 CONTROL = frozenset({Report, Reported, Beat, Gossip, AskDisk, DiskRemembered})
 """Message types that travel in the control lane and are handled first in a turn."""
@@ -140,15 +143,19 @@ __all__ = [
     "ExplainReplica",
     "Explained",
     "Failed",
+    "Fault",
+    "FaultList",
     "Get",
     "Gossip",
     "Got",
+    "HealFault",
     "Hello",
     "HintKept",
     "Hinted",
     "HintsFor",
     "KeepHint",
     "KeysCompared",
+    "ListFaults",
     "Message",
     "NodeReport",
     "PauseRepair",
@@ -175,6 +182,7 @@ __all__ = [
     "Scan",
     "ScanReplica",
     "Scanned",
+    "SetFault",
     "SpanHash",
     "Status",
     "Story",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from kvnode.protocol.faults import Fault
 from kvnode.protocol.types import NodeId
 from kvnode.protocol.wire import Digest, Text
 
@@ -121,3 +122,5 @@ class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """Partitions in which this node does not count for `quorum` reads yet: its disk was lost or long away."""
     roots: tuple[RootHash, ...] = ()
     """Of the partitions it owns; only when they were asked for."""
+    faults: tuple[Fault, ...] = ()
+    """Those in force in it, because someone asked for them."""
