@@ -59,6 +59,7 @@ def run(
     q: Annotated[int, typer.Option("-q", help="Partitions: a power of two, 16..16384.")] = 256,
     engine: Annotated[str, typer.Option(help="sqlite or memory.")] = "sqlite",
     durability: Annotated[str, typer.Option(help="fsync, os or none.")] = "fsync",
+    allow_faults: Annotated[bool, typer.Option("--allow-faults", help="Let clients break it on purpose.")] = False,
     insecure_listen: Annotated[bool, typer.Option(help="Listen beyond loopback, unprotected.")] = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Log here instead of stderr.")] = None,
@@ -81,7 +82,7 @@ def run(
     except StoreFailed as failed:
         give_up(log, str(failed))
     try:
-        failure = serve(NodeId(name), f"{host}:{port}", ring, store, settings, log)
+        failure = serve(NodeId(name), f"{host}:{port}", ring, store, settings, log, allow_faults=allow_faults)
     except CannotServe as problem:
         failure = str(problem)
     finally:

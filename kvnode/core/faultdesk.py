@@ -1,7 +1,8 @@
 """Where orders to break this node arrive: the shell obeys them, if it was started to.
 
-Promises: a node that was not started with `--allow-faults` refuses, and says how to allow it; what is
-told as in force is so from the next turn on, before anything that follows the answer. Never: breaks anything itself.
+Promises: a node that was not started with `--allow-faults` refuses, and says how to allow it; what is told
+as in force is so from the next turn on, before anything that follows the answer.
+Never: breaks anything itself.
 Input: SetFault, HealFault, ListFaults.
 """
 

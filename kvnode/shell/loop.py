@@ -26,17 +26,18 @@ from kvnode.core.node import Node
 from kvnode.core.outbox import Sends
 from kvnode.protocol.messages import Event, Message
 from kvnode.protocol.types import Address, NodeId
-from kvnode.shell.store import Engine, StoreFailed
-from kvnode.shell.transport import Transport
+from kvnode.shell.faulty import Commits, Injector, Links
+from kvnode.shell.store import StoreFailed
 
 
 class Loop:
     """Drives one node with one engine over one transport."""
 
-    def __init__(self, node: Node, engine: Engine, transport: Transport, tell: Callable[[Event], None]) -> None:
+    def __init__(self, node: Node, faults: Injector, tell: Callable[[Event], None]) -> None:
         self._node = node
-        self._engine = engine
-        self._transport = transport
+        self._faults = faults
+        self._engine: Commits = faults.engine
+        self._transport: Links = faults.transport
         self._tell = tell
         self._told = 0
         self._waiting: deque[tuple[int, Sends]] = deque()
@@ -82,9 +83,14 @@ class Loop:
 
     def turn(self, *, listen: bool = True, engine_ready: bool = True) -> None:
         """One turn. Raises `StoreFailed` when nothing more can be acknowledged."""
-        node, transport = self._node, self._transport
-        now = time.monotonic_ns() / 1e6
-        node.begin(now, time.time_ns() // 1_000_000)
+        node, faults = self._node, self._faults
+        now, wall = time.monotonic_ns() / 1e6, time.time_ns() // 1_000_000
+        if faults.active:
+            self._lost += faults.turn(now)
+            wall += faults.skew_ms
+            self._engine, self._transport, engine_ready = faults.engine, faults.transport, True
+        transport = self._transport
+        node.begin(now, wall)
         if engine_ready or now >= self._look_at_engine:
             self._look_at_engine = now + config.POLL_MS_MAX
             self._durable = self._engine.durable()
@@ -141,10 +147,12 @@ class Loop:
         """Milliseconds until a timer is due; none where there is something to do already."""
         if self._to_self or self._lost:
             return 0
+        now = self._node.local.now
+        bound = self._faults.patience(now) if self._faults.active else config.POLL_MS_MAX
         if self._transport.keeping and not self._transport.retry():
-            return config.REDIAL_MS
-        until = math.ceil(self._node.wake_at - self._node.local.now)
-        return max(0, min(until, config.POLL_MS_MAX))
+            return min(bound, config.REDIAL_MS)
+        until = math.ceil(self._node.wake_at - now)
+        return max(0, min(until, bound))
 
     def _drain(self) -> None:
         """Before a clean stop: finish what was received, acknowledge what was written."""

@@ -22,6 +22,7 @@ from kvnode.core.node import Node
 from kvnode.protocol.messages import Event
 from kvnode.protocol.ring import Ring
 from kvnode.protocol.types import NodeId
+from kvnode.shell.faulty import Injector
 from kvnode.shell.loop import Loop
 from kvnode.shell.store import Engine, StoreFailed
 from kvnode.shell.transport import Transport
@@ -37,10 +38,18 @@ class CannotServe(Exception):
 
 
 def serve(
-    me: NodeId, address: str, founding: Ring, engine: Engine, settings: Settings, log: logging.Logger
+    me: NodeId,
+    address: str,
+    founding: Ring,
+    engine: Engine,
+    settings: Settings,
+    log: logging.Logger,
+    *,
+    allow_faults: bool = False,
 ) -> str:
     """Serve until SIGTERM or SIGINT. Returns why the node stopped by itself, or "".
 
+    With `allow_faults` it lets clients break it on purpose, for a time.
     Raises `CannotServe` when it cannot start.
     """
     ring = settle_ring(me, address, founding, engine, log)
@@ -55,7 +64,9 @@ def serve(
         disk_id = engine.identity.disk_id
         local = Local(me, boot, ring, engine, rng, settings, engine.durability, disk_id)
         node = Node(local, ProcessVitals(engine, transport.counters))
-        loop = Loop(node, engine, transport, log_event(log))
+        faults = Injector(local, engine, transport, random.Random(secrets.randbits(64)))
+        node.fault_desk.breakable = faults if allow_faults else None
+        loop = Loop(node, faults, log_event(log))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         sys.setswitchinterval(SWITCH_S)

@@ -185,6 +185,17 @@ class Transport:
                 self._send_client(to, messages)
         return lost
 
+    def send_damaged(
+        self, peer: NodeId, messages: list[Message], damage: Callable[[bytearray, int], bytes]
+    ) -> None:
+        """For fault injection: what `damage` makes of a batch's frames, the second argument being its start."""
+        dealer = self._data.get(peer)
+        for frame in encode_batches(self._greeting, messages) if dealer is not None else ():
+            try:
+                _send(dealer, damage(frame, len(self._greeting)), NOBLOCK)
+            except zmq.ZMQError:
+                self.counters["lost"] += len(messages)
+
     def _send_peer(self, peer: NodeId, messages: list[Message]) -> bool:
         """Hand a batch to a peer. False when its connection is down: the batch is then kept a moment."""
         dealer = self._data.get(peer)
