@@ -68,6 +68,8 @@ class ClusterSpec(Struct, frozen=True, kw_only=True):
     q: int
     engine: str = "sqlite"
     durability: str = "fsync"
+    allow_faults: bool = True
+    """Whether its nodes let themselves be broken on purpose: they listen on loopback only."""
     config: str = ""
     """A file of settings for every node; empty for none."""
 
@@ -171,6 +173,7 @@ class Cluster:
         if spec.config:
             flags["--config"] = spec.config
         command = [sys.executable, "-m", "kvnode", "run", *(word for flag in flags.items() for word in flag)]
+        command += ["--allow-faults"] * spec.allow_faults
         process = processes.spawn(command, directory, directory / "stderr")
         write_whole(directory / "pid.json", process)
         return process

@@ -34,13 +34,19 @@ class Obeyed(Struct, frozen=True):
         """Why it was not done everywhere: one error for all members, of the class that leaves most open."""
         if not self.failed:
             return None
-        told = "; ".join(f"{node}: {error.message}" for node, error in self.failed.items())
-        text = f"{what} was not done on {', '.join(self.failed)} ({told})"
-        kinds = {type(error) for error in self.failed.values()}
-        for kind in (Indeterminate, Unavailable):
-            if kind in kinds:
-                return kind(text, next_step, maybe_applied=kind is Indeterminate, acked=len(self.done))
-        return next(iter(kinds))(text, next_step, acked=len(self.done))
+        what = f"{what} was not done"
+        return worst(self.failed, what, next_step, acked=len(self.done))
+
+
+def worst(failed: Mapping[NodeId, KvError], what: str, next_step: str, *, acked: int = 0) -> KvError:
+    """One error for several members, of the class that leaves most open."""
+    told = "; ".join(f"{node}: {error.message}" for node, error in failed.items())
+    text = f"{what} on {', '.join(failed)} ({told})"
+    kinds = {type(error) for error in failed.values()}
+    for kind in (Indeterminate, Unavailable):
+        if kind in kinds:
+            return kind(text, next_step, maybe_applied=kind is Indeterminate, acked=acked)
+    return next(iter(kinds))(text, next_step, acked=acked)
 
 
 def obeyed(outcomes: Mapping[NodeId, Outcome]) -> Obeyed:

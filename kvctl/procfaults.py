@@ -20,7 +20,7 @@ import msgspec
 from kvctl import processes
 from kvctl.endpoints import home
 from kvctl.faultlog import ACTIVE, Fault, FaultLog, write_whole
-from kvctl.local import Cluster, LaunchFailed, NoSuchObject
+from kvctl.local import Cluster, LaunchFailed
 from kvctl.processes import Process
 
 KINDS = ("kill", "stop", "wipe", "pause")
@@ -80,14 +80,6 @@ def stop(cluster: Cluster, target: str) -> bool:
         for old in log.of(target):
             _forget(log, old)
         return cluster.end(target)
-
-
-def find(cluster: Cluster, fault_id: str) -> Fault:
-    """A fault by its id. Raises `NoSuchObject`."""
-    for fault in cluster.faults().faults:
-        if fault.id == fault_id:
-            return fault
-    raise NoSuchObject(f"cluster {cluster.name} has no fault {fault_id}", "kvctl fault ls")
 
 
 def heal(cluster: Cluster, fault_id: str, *, own_timer: bool = False) -> bool:

@@ -27,10 +27,11 @@ from kvctl.output import Json, Table, View, show, utc
 from kvctl.render import Object
 from kvctl.rules import OK, Finding, verdict
 from kvnode.protocol.messages import ClusterReport, Event, NodeReport
+from kvnode.protocol.messages import Fault as InsideFault
 from kvnode.protocol.ring import Member
 
-Faults = Mapping[str, Sequence[Fault]]
-"""Node -> the process faults the launcher knows of."""
+Faults = Mapping[str, Sequence[Fault | InsideFault]]
+"""Node -> the faults of its process, and those inside it where its report is not here."""
 LEGEND = ("Status=Up/Suspect/Down", "|/ State=Normal")
 
 
@@ -94,7 +95,10 @@ def node_json(
         "phi": view and round(view.phi, 2),
         "suspected_by": list(view.suspected_by) if view else [],
         "uptime_s": report and round(report.uptime_ms / 1000, 1),
-        "faults": [f"{f.id} {f.kind}" for f in faults.get(member.id, ())],
+        "faults": [
+            f"{f.id} {f.kind}"
+            for f in (*faults.get(member.id, ()), *(report.faults if report is not None else ()))
+        ],
         "pid": report and report.pid,
         "epoch": report and report.epoch,
         "writable": report and report.writable,
@@ -186,31 +190,7 @@ def stats_view(report: NodeReport) -> View:
     return View("node.stats", data, Table(("COUNTER", "VALUE"), rows, frozenset({"VALUE"})))
 
 
-# ---- faults, events ------------------------------------------------------------------------
-
-
-def fault_json(fault: Fault) -> Object:
-    """A fault as an object."""
-    return {
-        "id": fault.id,
-        "target": fault.target,
-        "kind": fault.kind,
-        "since": utc(fault.since),
-        "expires": utc(fault.expires),
-        "state": fault.state,
-    }
-
-
-def faults_view(command: str, faults: Sequence[Fault], wall_ms: int) -> View:
-    """Faults, one a row."""
-    objects = [fault_json(f) for f in faults]
-    rows = tuple((f.id, show(f.target), f.kind, utc(f.since) or "-", _left(f, wall_ms), f.state) for f in faults)
-    table = Table(("ID", "TARGET", "KIND", "SINCE", "LEFT", "STATE"), rows)
-    return View(command, {"faults": objects, "count": len(objects)}, table, objects)
-
-
-def _left(fault: Fault, wall_ms: int) -> str:
-    return "until healed" if fault.expires is None else span(max(0, fault.expires - wall_ms))
+# ---- events ---------------------------------------------------------------------------------
 
 
 def event_json(event: Event) -> Object:

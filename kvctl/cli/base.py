@@ -102,12 +102,12 @@ class Ctl:
         """The deadline of a request."""
         return seconds(self.setting("timeout").value or "2s")
 
-    def client(self) -> Client:
-        """The client, connected at the first call. Raises `NoEndpoint`."""
+    def client(self, connect: str | None = None) -> Client:
+        """The client, connected at the first call (there, if told). Raises `NoEndpoint`."""
         if self._client is None:
             from kvctl.client import Client
 
-            self._client = Client(self.connect, self.timeout_s)
+            self._client = Client(connect or self.connect, self.timeout_s)
         return self._client
 
     def close(self) -> None:

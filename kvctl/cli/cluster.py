@@ -56,6 +56,9 @@ def up(
     settings: Annotated[
         str | None, typer.Option("--config", metavar="FILE.toml", help="Settings for every node.")
     ] = None,
+    allow_faults: Annotated[
+        bool | None, typer.Option("--allow-faults/--no-allow-faults", help="Let `kvctl fault` break nodes (yes).")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until all nodes agree.")] = True,
 ) -> None:
     """Start a cluster on this machine, or start it again with its data."""
@@ -64,6 +67,7 @@ def up(
     begun = time.monotonic()
     asked: dict[str, int | str | None] = {
         "nodes": nodes, "n": n, "q": q, "base_port": base_port, "durability": durability, "config": settings,
+        "allow_faults": allow_faults,
     }  # fmt: skip
     if (local.cluster_path(name) / "cluster.json").exists():
         cluster = local.load(name)
@@ -111,7 +115,10 @@ def new_spec(name: str, asked: dict[str, int | str | None]) -> ClusterSpec:
         raise Usage(f"there is no file {settings}")
     nodes = [NodeSpec(f"n{i + 1}", f"127.0.0.1:{port + i}") for i in range(count)]
     config = str(Path(settings).absolute()) if settings else ""
-    return ClusterSpec(name=name, nodes=nodes, n=n, q=q, durability=durability, config=config)
+    allowed = asked["allow_faults"] is not False
+    return ClusterSpec(
+        name=name, nodes=nodes, n=n, q=q, durability=durability, config=config, allow_faults=allowed
+    )
 
 
 def contradictions(cluster: Cluster, asked: dict[str, int | str | None]) -> str:
@@ -120,6 +127,7 @@ def contradictions(cluster: Cluster, asked: dict[str, int | str | None]) -> str:
     there: dict[str, int | str] = {
         "nodes": len(spec.nodes), "n": spec.n, "q": spec.q, "durability": spec.durability,
         "base_port": int(spec.nodes[0].address.rpartition(":")[2]), "config": spec.config,
+        "allow_faults": spec.allow_faults,
     }  # fmt: skip
     if asked["config"]:
         asked["config"] = str(Path(str(asked["config"])).absolute())
@@ -205,7 +213,8 @@ def status(
     from kvctl.render_cluster import status_view
 
     while True:
-        view = status_view(ctl.client().status(), known_faults(ctl))
+        told = ctl.client().status()
+        view = status_view(told, known_faults(ctl, told))
         if watch and ctl.form in ("table", "wide") and not plain(sys.stdout):
             print("\x1b[H\x1b[2J", end="")
         ctl.show(view)

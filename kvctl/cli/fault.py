@@ -1,25 +1,35 @@
-"""`kvctl fault`: kill, stop, restart, pause and wipe nodes of `kvctl up`, and undo it.
+"""`kvctl fault`: kill, stop, restart, pause and wipe nodes of `kvctl up`; list and heal faults of every kind.
 
 Promises: what destroys data or takes a quorum away is asked about first (`--yes` off a terminal);
-a fault is listed until it is over. Never: touches a node `kvctl up` did not start.
+a fault is listed until it is over. Never: touches a process `kvctl up` did not start.
+Faults inside nodes are set in `nodefault.py`.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvctl.cli import nodefault
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
-from kvctl.cli.where import ClusterName, NodeArg, own_cluster, quorum_risk
+from kvctl.cli.where import ClusterName, NodeArg, local_cluster, own_cluster, quorum_risk
 from kvctl.cli.words import Usage, seconds, some_seconds
+from kvctl.errors import NoEndpoint, Refused
 
-app = group("Break nodes of `kvctl up` on purpose, and heal them.")
+if TYPE_CHECKING:
+    from kvctl.local import Cluster
+    from kvctl.render import Object
+    from kvctl.render_faults import Listed
+
+app = group("Break nodes on purpose: their processes, their network, disk and clock; and heal them.")
 
 
 def register(parent: typer.Typer) -> None:
     """Add this group."""
+    nodefault.add(app)
     parent.add_typer(app, name="fault")
 
 
@@ -31,7 +41,7 @@ def _inflict(
     ctl: Ctl, kind: str, target: str, for_s: float | None, *, yes: bool, dry_run: bool, name: str | None
 ) -> None:
     from kvctl.procfaults import inflict
-    from kvctl.render_cluster import faults_view
+    from kvctl.render_faults import faults_view, of_process
 
     cluster = own_cluster(ctl, name)
     cluster.node(target)
@@ -43,15 +53,17 @@ def _inflict(
     if risks:
         ctl.confirm("; ".join(risks), yes=yes)
     fault = inflict(cluster, target, kind, for_s)
-    return ctl.show(faults_view(f"fault.{kind}", [fault], time.time_ns() // 1_000_000))
+    return ctl.show(faults_view(f"fault.{kind}", [of_process(fault)], time.time_ns() // 1_000_000))
 
 
-def would(ctl: Ctl, name: str, what: str, risks: list[str]) -> None:
+def would(
+    ctl: Ctl, name: str, what: str, risks: list[str], extra: Object | None = None, details: Sequence[str] = ()
+) -> None:
     """What `--dry-run` prints."""
     from kvctl.output import Table, View, show
 
-    table = Table(("WOULD", "RISK"), ((show(what), show("; ".join(risks) or "none")),))
-    ctl.show(View(name, {"dry_run": True, "would": what, "risks": risks}, table))
+    table = Table(("WOULD", "RISK"), ((show(what), show("; ".join(risks) or "none")),), below=tuple(details))
+    ctl.show(View(name, {"dry_run": True, "would": what, "risks": risks, **(extra or {})}, table))
 
 
 @command(app)
@@ -129,11 +141,23 @@ def restart(
 
 @command(app)
 def ls(ctl: Ctl, name: ClusterName = None) -> None:
-    """List the faults there are."""
-    from kvctl.render_cluster import faults_view
+    """List the faults there are: of processes, and inside nodes."""
+    from kvctl.nodefaults import gather
+    from kvctl.render_faults import faults_view, of_nodes, of_process
 
-    cluster = own_cluster(ctl, name)
-    ctl.show(faults_view("fault.ls", cluster.faults().faults, time.time_ns() // 1_000_000))
+    cluster = local_cluster(ctl, name)
+    found = [] if cluster is None else [of_process(fault) for fault in cluster.faults().faults]
+    try:
+        told = gather(nodefault.client_of(ctl, name))
+    except NoEndpoint:
+        if cluster is None:
+            raise
+        ctl.note("no node answers: only faults of processes are known")
+    else:
+        found += of_nodes(told)
+        if told.failed:
+            ctl.note(f"{', '.join(told.failed)} did not answer: what faults are in there is not known")
+    ctl.show(faults_view("fault.ls", found, time.time_ns() // 1_000_000))
 
 
 @command(app)
@@ -143,23 +167,57 @@ def heal(
     every: Annotated[bool, typer.Option("--all", help="Every fault there is.")] = False,
     name: ClusterName = None,
 ) -> None:
-    """End a fault: a paused node goes on, a stopped one is started."""
-    import msgspec
+    """End a fault: a paused node goes on, a stopped one is started, a cut is mended."""
+    from kvctl.render_faults import faults_view
 
-    from kvctl import procfaults
-    from kvctl.render_cluster import faults_view
-
-    if (fault is None) != every:
+    if (fault is None) != every or fault == "":
         raise Usage("name either a fault or --all", "kvctl fault ls")
-    cluster = own_cluster(ctl, name)
+    cluster = local_cluster(ctl, name)
+    healed = [] if cluster is None else _heal_processes(cluster, fault)
+    if every or not healed:
+        # After the processes, so that a node that was paused hears it as well.
+        healed += _heal_inside(ctl, fault or "", name, alone=cluster is None)
+    ctl.show(faults_view("fault.heal", healed, time.time_ns() // 1_000_000))
+
+
+def _heal_processes(cluster: Cluster, fault: str | None) -> list[Listed]:
+    """Those that were ended; none where no process has this fault."""
+    from kvctl import procfaults
+    from kvctl.render_faults import HEALED, of_process
+
     if fault is None:
         healed = procfaults.heal_all(cluster)
     else:
-        healed = [procfaults.find(cluster, fault)]
-        procfaults.heal(cluster, fault)
+        healed = [f for f in cluster.faults().faults if f.id == fault]
+        for each in healed:
+            procfaults.heal(cluster, each.id)
     for each in healed:
         process = cluster.process(each.target)
         if process is not None:
             cluster.wait_serves(each.target, process)
-    over = [msgspec.structs.replace(f, state="HEALED", expires=None) for f in healed]
-    ctl.show(faults_view("fault.heal", over, time.time_ns() // 1_000_000))
+    return [of_process(f, HEALED) for f in healed]
+
+
+def _heal_inside(ctl: Ctl, fault: str, name: str | None, *, alone: bool) -> list[Listed]:
+    """Those that were ended in nodes. Raises `NoSuchObject`, or what keeps a node from hearing it."""
+    from kvctl.local import NoSuchObject
+    from kvctl.nodefaults import heal as heal_inside
+    from kvctl.orders import worst
+    from kvctl.render_faults import HEALED, of_nodes
+
+    try:
+        told = heal_inside(nodefault.client_of(ctl, name), fault, ctl.timeout_s)
+    except NoEndpoint:
+        if fault or alone:
+            raise
+        return []
+    # One that allows no faults has none.
+    deaf = {node: error for node, error in told.failed.items() if not isinstance(error, Refused)}
+    healed = of_nodes(told, HEALED)
+    if fault and not healed:
+        if deaf:
+            raise worst(deaf, f"{fault} was not found, and may be", "kvctl fault ls")
+        raise NoSuchObject(f"there is no fault {fault}", "kvctl fault ls")
+    for node in deaf:
+        ctl.note(f"{node} did not answer: a fault in there ends by itself")
+    return healed

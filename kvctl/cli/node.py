@@ -76,7 +76,7 @@ def info(ctl: Ctl, node: NodeArg) -> None:
     from kvctl.render_cluster import fields_view, info_json
 
     told, member, report = _one(ctl, node)
-    ctl.show(fields_view("node.info", info_json(told, member, report, known_faults(ctl))))
+    ctl.show(fields_view("node.info", info_json(told, member, report, known_faults(ctl, told))))
 
 
 @command(app)

@@ -16,8 +16,11 @@ from kvctl.cli.base import Ctl
 from kvctl.errors import KvError, Refused
 
 if TYPE_CHECKING:
+    from kvctl.faultlog import Fault
     from kvctl.local import Cluster
     from kvctl.render_cluster import Faults
+    from kvnode.protocol.messages import ClusterReport
+    from kvnode.protocol.messages import Fault as InsideFault
 
 ClusterName = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The local cluster; default: the one connected to.")
@@ -57,14 +60,22 @@ def own_cluster(ctl: Ctl, name: str | None) -> Cluster:
     return cluster
 
 
-def known_faults(ctl: Ctl) -> Faults:
-    """Node -> the faults the launcher knows of, where the cluster is a local one."""
+def known_faults(ctl: Ctl, told: ClusterReport) -> Faults:
+    """Node -> the faults of its process, and those inside it where the report does not tell them."""
+    from kvctl.health import silent
+    from kvctl.nodefaults import gather
+
+    found: dict[str, list[Fault | InsideFault]] = {}
     with suppress(KvError):
         cluster = local_cluster(ctl)
-        if cluster is not None:
-            log = cluster.faults()
-            return {node.name: log.of(node.name) for node in cluster.spec.nodes}
-    return {}
+        for fault in cluster.faults().faults if cluster is not None else ():
+            found.setdefault(fault.target, []).append(fault)
+    quiet = silent(told)
+    if quiet:
+        # It may be a fault that keeps them from answering the node that was asked.
+        for node, faults in gather(ctl.client(), quiet).faults.items():
+            found.setdefault(node, []).extend(faults)
+    return found
 
 
 def quorum_risk(cluster: Cluster, target: str) -> str:

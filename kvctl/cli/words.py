@@ -46,6 +46,19 @@ def some_seconds(text: str | None) -> float | None:
     return None if text is None else seconds(text)
 
 
+def signed_seconds(text: str) -> float:
+    """A time that may be back: `5s`, `+5s`, `-5s`. Raises `Usage`."""
+    return -seconds(text[1:]) if text.startswith("-") else seconds(text.removeprefix("+"))
+
+
+def share(text: str) -> float:
+    """`30%` or `0.3`. Raises `Usage`; whether it is a share at all is for others to say."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(%?)", text)
+    if match is None:
+        raise Usage(f"{text!r} is no share: write 30% or 0.3")
+    return float(match[1]) / (100 if match[2] else 1)
+
+
 def count(text: str | None, letter: str) -> str | None:
     """`-r` or `-w`: a word or a number. Raises `Usage` for neither, `Invalid` for a number below 1."""
     if text is None or text in ("one", "quorum", "all"):
