@@ -62,6 +62,8 @@ def up(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until all nodes agree.")] = True,
 ) -> None:
     """Start a cluster on this machine, or start it again with its data."""
+    import msgspec
+
     from kvctl import local
 
     begun = time.monotonic()
@@ -71,6 +73,9 @@ def up(
     }  # fmt: skip
     if (local.cluster_path(name) / "cluster.json").exists():
         cluster = local.load(name)
+        if allow_faults is not None and not cluster.running():
+            # No property of the data: each start may decide anew.
+            cluster.spec = msgspec.structs.replace(cluster.spec, allow_faults=allow_faults)
         differs = contradictions(cluster, asked)
         if differs:
             raise local.LaunchFailed(

@@ -15,7 +15,7 @@ import typer
 
 from kvctl.cli import nodefault
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
-from kvctl.cli.where import ClusterName, NodeArg, local_cluster, own_cluster, quorum_risk
+from kvctl.cli.where import ClusterName, NodeArg, askable, local_cluster, own_cluster, quorum_risk
 from kvctl.cli.words import Usage, seconds, some_seconds
 from kvctl.errors import NoEndpoint, Refused
 
@@ -148,7 +148,8 @@ def ls(ctl: Ctl, name: ClusterName = None) -> None:
     cluster = local_cluster(ctl, name)
     found = [] if cluster is None else [of_process(fault) for fault in cluster.faults().faults]
     try:
-        told = gather(nodefault.client_of(ctl, name))
+        client = nodefault.client_of(ctl, name)
+        told = gather(client, askable(cluster, [member.id for member in client.ring().members]))
     except NoEndpoint:
         if cluster is None:
             raise

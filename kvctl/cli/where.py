@@ -6,6 +6,7 @@ Never: takes a name for an address, or the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,17 +61,24 @@ def own_cluster(ctl: Ctl, name: str | None) -> Cluster:
     return cluster
 
 
+def askable(cluster: Cluster | None, nodes: Collection[str]) -> set[str]:
+    """Those that may answer: one without a process, where that is known, has no faults inside."""
+    gone = set() if cluster is None else {node.name for node in cluster.spec.nodes} - set(cluster.running())
+    return set(nodes) - gone
+
+
 def known_faults(ctl: Ctl, told: ClusterReport) -> Faults:
     """Node -> the faults of its process, and those inside it where the report does not tell them."""
     from kvctl.health import silent
     from kvctl.nodefaults import gather
 
     found: dict[str, list[Fault | InsideFault]] = {}
+    quiet: set[str] = set(silent(told))
     with suppress(KvError):
         cluster = local_cluster(ctl)
         for fault in cluster.faults().faults if cluster is not None else ():
             found.setdefault(fault.target, []).append(fault)
-    quiet = silent(told)
+        quiet &= askable(cluster, quiet)
     if quiet:
         # It may be a fault that keeps them from answering the node that was asked.
         for node, faults in gather(ctl.client(), quiet).faults.items():
