@@ -75,6 +75,11 @@ def blast(ring: Ring, up: Collection[str], there: Sequence[Fault], new: Fault) -
     return Blast(ring.q, reach(ring, up, there), reach(ring, up, [*there, new]))
 
 
+def loss(ring: Ring, up: Collection[str], there: Sequence[Fault], node: str) -> Blast:
+    """What it would add that a node is down."""
+    return Blast(ring.q, reach(ring, up, there), reach(ring, set(up) - {node}, there))
+
+
 def reach(ring: Ring, up: Collection[str], faults: Sequence[Fault]) -> Reach:
     """What can be done with these nodes up and these faults in force."""
     names = [member.id for member in ring.members]

@@ -325,6 +325,27 @@ CLUSTER = [
     Row("fault wipe n1", 8, silent, says("--yes", "data")),
     Row("fault wipe n1 -o json", 8, silent, error("Refused", 8)),
     Row("fault wipe n1 --dry-run -o json", 0, data("fault.wipe", lambda d: d["dry_run"])),
+    Row("fault kill n1 --dry-run -o json", 0, data("fault.kill", lambda d: d["blast"]["margin"] == 0.0)),
+    Row(
+        "fault partition n1 n2,n3 --dry-run -o json",
+        0,
+        data("fault.partition", lambda d: d["blast"]["lose_quorum_count"] == 0 and len(d["blast"]["sides"]) == 2),
+    ),
+    Row("fault partition n1 n1", 9, silent, says("both sides")),
+    Row("fault partition n1 n9", 5, silent, says("n9")),
+    Row("fault partition n1 n2 --for 0s", 9, silent, says("24h")),
+    Row("fault partition n1 n2 --for soon", 2, silent),
+    Row("fault drop n1 1.5", 9, silent, says("100%")),
+    Row("fault drop n1 much -o json", 2, silent, error("Usage", 2)),
+    Row(("fault", "corrupt", "n1>", "1%"), 2, silent, says("quoted")),
+    Row(("fault", "delay", "n1>n2", "100ms", "--jitter", "200ms"), 9, silent, says("jitter")),
+    Row("fault delay n1 2m", 9, silent, says("60s")),
+    Row("fault slow-disk n1 21s -o json", 9, silent, error("Invalid", 9)),
+    Row("fault slow-disk n1 fast", 2, silent),
+    Row("fault skew n1 0s", 9, silent),
+    Row("fault skew n1 --sideways 5s", 2, silent),
+    Row("fault skew n1 -5s --dry-run -o json", 0, data("fault.skew", lambda d: "-5000ms" in d["would"])),
+    Row("fault fail-fsync n1 --dry-run -o json", 0, data("fault.fail-fsync", lambda d: d["risks"] == [])),
     Row("down --wipe", 8, silent, says("--yes")),
     Row("down --dry-run --wipe", 0, lambda ran: b"n1" in ran.out),
     Row("up --name local", 0, lambda ran: ran.out.count(b"\n") == 3, says("runs already")),
@@ -348,7 +369,10 @@ USAGE = [
     Row("get one --timeout never", 2, silent),
     Row("get one --connect nonsense", 9, silent, says("HOST:PORT")),
     Row("get one --connect nonsense -o json", 9, silent, error("Invalid", 9)),
-    Row("fault partition n1 n2", 2, silent),
+    Row("fault flood n1", 2, silent),
+    Row("fault partition n1", 2, silent),
+    Row("fault partition n1, n2", 2, silent),
+    Row("fault drop n1 30% --jitter 5ms", 2, silent),
     Row("cluster join", 2, silent),
     Row("dashboard", 2, silent),
     Row(("get", "one", *NOWHERE), 3, silent, says("127.0.0.1:1", "next:")),
@@ -517,6 +541,31 @@ def test_nothing_on_the_way_to_get_loads_textual_or_pydantic(three: Kvctl, stock
     assert b"zmq" in loaded
 
 
+def test_a_fault_inside_a_node_is_shown_wherever_one_would_look(three: Kvctl, stock: dict[str, str]) -> None:
+    """ACTIVE once acknowledged, with the time left, beside those of processes; over when healed."""
+    ran = three("fault", "delay", "n1>n2", "20ms", "--jitter", "5ms", "--for", "60s", "-o", "json")
+    (told,) = ran.json["faults"]
+    assert (told["target"], told["kind"], told["value"]) == ("n1>n2", "delay", "20ms +-5ms")
+    assert (told["state"], told["nodes"]) == ("ACTIVE", ["n1"])
+    assert 50 < told["left_s"] <= 60
+    cut = three("fault", "partition", "n1", "n2,n3", "--one-way", "-o", "json").json["faults"][0]
+    assert (cut["target"], cut["nodes"]) == ("n1>n2,n3", ["n1", "n2", "n3"])
+
+    listed = three("fault", "ls", "-o", "json").json["faults"]
+    assert [f["id"] for f in listed] == [told["id"], cut["id"]]
+    shown = [node["faults"] for node in three("status", "-o", "json").json["nodes"]]
+    assert shown == [
+        [f"{told['id']} delay", f"{cut['id']} partition"], [f"{cut['id']} partition"], [f"{cut['id']} partition"],
+    ]  # fmt: skip
+
+    healed = three("fault", "heal", told["id"], "-o", "json").json["faults"]
+    assert [(f["id"], f["state"], f["expires"]) for f in healed] == [(told["id"], "HEALED", None)]
+    assert three("fault", "heal", told["id"]).code == 5
+    assert [f["id"] for f in three("fault", "heal", "--all", "-o", "json").json["faults"]] == [cut["id"]]
+    assert three("fault", "ls").text == ""
+    assert three("wait", "converged").code == 0
+
+
 def test_with_owners_down_the_errors_say_what_is_known(three: Kvctl, stock: dict[str, str]) -> None:
     """One down: a warning, and W=3 fails. Two down: quorums fail, r=1 goes on, `check` is critical."""
     assert three("fault", "kill", "n3").code == 0
@@ -530,9 +579,10 @@ def test_with_owners_down_the_errors_say_what_is_known(three: Kvctl, stock: dict
     assert three("get", "one").out == b"milk\n"
     assert three("scan", "list:").code == 0
 
-    refused = three("fault", "kill", "n2")
-    assert refused.code == 8
-    assert "quorum" in refused.errors
+    for fault in ("kill", "fail-fsync"):
+        refused = three("fault", fault, "n2")
+        assert refused.code == 8
+        assert "quorum" in refused.errors
     assert three("fault", "kill", "n2", "--yes").code == 0
 
     ran = three("get", "one", "-o", "json")

@@ -8,18 +8,18 @@ Faults inside nodes are set in `nodefault.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kvctl.cli import nodefault
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
-from kvctl.cli.where import ClusterName, NodeArg, askable, local_cluster, own_cluster, quorum_risk
+from kvctl.cli.where import ClusterName, NodeArg, askable, local_cluster, loss_of, own_cluster, quorum_risk
 from kvctl.cli.words import Usage, seconds, some_seconds
 from kvctl.errors import NoEndpoint, Refused
 
 if TYPE_CHECKING:
+    from kvctl.blast import Blast
     from kvctl.local import Cluster
     from kvctl.render import Object
     from kvctl.render_faults import Listed
@@ -49,21 +49,21 @@ def _inflict(
     if kind == "wipe":
         risks.append(f"wipe {target}: its data directory {cluster.directory(target) / 'data'} is deleted")
     if dry_run:
-        return would(ctl, f"fault.{kind}", f"{kind} {target}", risks)
+        return would(ctl, f"fault.{kind}", f"{kind} {target}", risks, loss_of(cluster, target))
     if risks:
         ctl.confirm("; ".join(risks), yes=yes)
     fault = inflict(cluster, target, kind, for_s)
     return ctl.show(faults_view(f"fault.{kind}", [of_process(fault)], time.time_ns() // 1_000_000))
 
 
-def would(
-    ctl: Ctl, name: str, what: str, risks: list[str], extra: Object | None = None, details: Sequence[str] = ()
-) -> None:
-    """What `--dry-run` prints."""
+def would(ctl: Ctl, name: str, what: str, risks: list[str], radius: Blast | None = None) -> None:
+    """What `--dry-run` prints; with the blast radius, where it could be worked out."""
     from kvctl.output import Table, View, show
 
-    table = Table(("WOULD", "RISK"), ((show(what), show("; ".join(risks) or "none")),), below=tuple(details))
-    ctl.show(View(name, {"dry_run": True, "would": what, "risks": risks, **(extra or {})}, table))
+    extra: Object = {} if radius is None else {"blast": radius.json()}
+    details = () if radius is None else tuple(radius.lines())
+    table = Table(("WOULD", "RISK"), ((show(what), show("; ".join(risks) or "none")),), below=details)
+    ctl.show(View(name, {"dry_run": True, "would": what, "risks": risks, **extra}, table))
 
 
 @command(app)

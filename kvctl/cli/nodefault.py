@@ -90,8 +90,7 @@ class Order:
         what = " ".join(word for word in (fault.kind, target_of(fault), value_of(fault), f"for {for_}") if word)
         risks = [f"{fault.kind} {target_of(fault)}: {radius.risk}"] * bool(radius.risk)
         if dry_run:
-            extra = {"blast": radius.json()}
-            return would(ctl, f"fault.{fault.kind}", what, risks, extra, radius.lines())
+            return would(ctl, f"fault.{fault.kind}", what, risks, radius)
         if risks:
             ctl.confirm(risks[0], yes=yes)
         told = nodefaults.inflict(client, fault, for_ms, ctl.timeout_s)

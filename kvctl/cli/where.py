@@ -17,6 +17,7 @@ from kvctl.cli.base import Ctl
 from kvctl.errors import KvError, Refused
 
 if TYPE_CHECKING:
+    from kvctl.blast import Blast
     from kvctl.faultlog import Fault
     from kvctl.local import Cluster
     from kvctl.render_cluster import Faults
@@ -106,3 +107,17 @@ def quorum_risk(cluster: Cluster, target: str) -> str:
     if broken <= 0:
         return ""
     return f"without {target}, {broken} of {ring.q} partitions would lose their quorum"
+
+
+def loss_of(cluster: Cluster, target: str) -> Blast | None:
+    """The blast radius of losing this node; None when no node answers."""
+    from kvctl.blast import loss
+    from kvctl.client import Client
+    from kvctl.nodefaults import gather
+
+    try:
+        with Client(",".join(cluster.addresses)) as client:
+            told = gather(client, askable(cluster, [member.id for member in client.ring().members]))
+            return loss(client.ring(), told.faults.keys(), told.each(), target)
+    except KvError:
+        return None
