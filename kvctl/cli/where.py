@@ -89,24 +89,8 @@ def known_faults(ctl: Ctl, told: ClusterReport) -> Faults:
 
 def quorum_risk(cluster: Cluster, target: str) -> str:
     """What stopping this node would break, as a sentence; empty when every partition keeps its quorum."""
-    from kvctl import processes
-    from kvctl.client import Client
-    from kvctl.health import short_of_quorum
-
-    running = {n for n in cluster.running() if (p := cluster.process(n)) and not processes.stopped(p)}
-    if target not in running:
-        return ""
-    try:
-        with Client(",".join(cluster.node(name).address for name in sorted(running))) as client:
-            ring = client.ring()
-    except KvError:
-        return ""
-    up = {i for i, member in enumerate(ring.members) if member.id in running}
-    after = {i for i in up if ring.members[i].id != target}
-    broken = short_of_quorum(ring, after) - short_of_quorum(ring, up)
-    if broken <= 0:
-        return ""
-    return f"without {target}, {broken} of {ring.q} partitions would lose their quorum"
+    radius = loss_of(cluster, target)
+    return f"without {target}, {radius.risk}" if radius is not None and radius.risk else ""
 
 
 def loss_of(cluster: Cluster, target: str) -> Blast | None:
