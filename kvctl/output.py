@@ -208,6 +208,7 @@ def cells(text: str) -> int:
 _STYLES = {
     "UN": "green", "SN": "yellow", "DN": "bold red",
     "OK": "green", "WARN": "yellow", "FAIL": "bold red", "ACTIVE": "yellow",
+    "PARTIAL": "bold red", "HEALED": "green",
     "NOT REACHABLE": "bold red", "NOT DONE": "bold red", "paused": "yellow",
 }  # fmt: skip
 _SEEN = {"up": "green", "suspect": "yellow", "down": "bold red"}
