@@ -208,6 +208,22 @@ ALIVE_NOTE_MS = 60_000
 FOREVER_MS = 1 << 60
 """Later than any wall clock."""
 
+BALLOT_LIFE_MS = 10_000
+"""Longest a `strong` request may live, and so each of its ballots: a longer deadline is cut to it. A member
+that lost its votes waits out twice as long before it votes again."""
+
+BACKOFF_MS, BACKOFF_MS_MAX = 10, 160
+"""A proposer that was outbid waits for a random part of the first, doubled each time, up to the second."""
+
+STRONG_MAX = 4_096
+"""`strong` requests a node coordinates at once. Beyond it: `Overloaded`, nothing stored."""
+
+REGISTERS_PAGE = 1_000
+"""Registers in one message to a member that lost its own."""
+
+COPY_RETRY_MS = 500
+"""How often such a member asks for a page that has not come."""
+
 COMMIT_S_MAX = 30
 """A commit that has not returned after this long has an unknown outcome: the node stops."""
 

@@ -60,6 +60,7 @@ class DictStore:
         self.damaged: set[bytes] = set()
         self.kept: dict[HintKey, Hint] = {}
         self.facts: dict[str, bytes] = {}
+        self.kept_registers: dict[bytes, bytes] = {}
 
     def get(self, key: bytes) -> Held | None:
         if key in self.damaged:
@@ -92,11 +93,18 @@ class DictStore:
     def fact(self, name: str) -> bytes:
         return self.facts.get(name, b"")
 
+    def register(self, key: bytes) -> bytes:
+        return self.kept_registers.get(key, b"")
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return sorted(item for item in self.kept_registers.items() if item[0] > after)[:limit]
+
     def apply(self, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         self.rows = {key: held for key, held in (self.rows | writes).items() if held is not GONE}
         self.damaged -= set(writes)
         if aside is not None:
             self.facts |= aside.facts
+            self.kept_registers |= aside.registers
             self.kept = {where: hint for where, hint in (self.kept | aside.hints).items() if hint is not None}
 
 

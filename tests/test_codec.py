@@ -76,6 +76,8 @@ def strategy_of(hint: Any, meta: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]
         return st.one_of(*(strategy_of(x) for x in inner))
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return structs(hint)
+    if isinstance(hint, type) and issubclass(hint, tuple):  # a named one
+        return st.builds(hint, *(strategy_of(x) for x in get_type_hints(hint, include_extras=True).values()))
     if isinstance(hint, type) and issubclass(hint, IntEnum):
         return st.sampled_from(hint)
     return {
@@ -305,7 +307,7 @@ def test_a_batch_of_more_messages_than_the_limit_is_nothing() -> None:
     [
         m.Get(1, b"", 0, 0, 0),
         m.Get(1, b"k" * (config.KEY_BYTES_MAX + 1), 0, 0, 0),
-        m.Get(1, b"k", 0, 2, 0),
+        m.Get(1, b"k", 0, 3, 0),
         m.Get(1, b"k", 0, -1, 0),
         m.Get(-1, b"k", 0, 0, 0),
         m.Get(1, b"k", 0, 0, -1),

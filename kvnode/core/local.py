@@ -29,7 +29,7 @@ class Local:
     __slots__ = (
         "ahead", "boot", "clock", "counters", "deaf", "disk_id", "durability", "events", "latency", "me", "now",
         "outbox", "peers", "recovering", "refusal", "rid", "rng", "routes", "settings", "skewed",
-        "started", "steady", "store",
+        "started", "steady", "store", "voteless",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,8 @@ class Local:
         """Whether any of them is so far off that deadlines must allow for it."""
         self.recovering: set[int] = set()
         """Partitions in which this node does not count for quorum reads. Empty in good times."""
+        self.voteless: set[int] = set()
+        """Partitions in which this node casts no ballot: it may have lost one. Empty in good times."""
         self.deaf = False
         """Whether the shell reads no messages now, for its disk is behind: all silence is our own."""
         self.refusal = ""

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from kvnode import config
+from kvnode.core.acceptor import Acceptor
 from kvnode.core.answering import Answering
 from kvnode.core.antientropy import AntiEntropy
 from kvnode.core.faultdesk import FaultDesk
@@ -33,61 +34,17 @@ from kvnode.core.outbox import Turn, Unreadable
 from kvnode.core.reader import Reader
 from kvnode.core.reaper import Reaper
 from kvnode.core.recovery import Recovery
+from kvnode.core.rejoin import Rejoin
 from kvnode.core.replica import Replica
 from kvnode.core.rounds import Rounds
 from kvnode.core.scanner import Scanner
 from kvnode.core.scrubber import Scrubber
+from kvnode.core.strong import Strong
+from kvnode.core.worlds import Worlds
 from kvnode.core.writer import Writer
-from kvnode.protocol.faults import HealFault, ListFaults, SetFault
-from kvnode.protocol.messages import (
-    AskDisk,
-    Beat,
-    CompareKeys,
-    CompareTree,
-    DeliverHints,
-    DiskRemembered,
-    DropHints,
-    Events,
-    ExchangeDone,
-    Explain,
-    ExplainReplica,
-    Failed,
-    Get,
-    Gossip,
-    Got,
-    Hello,
-    HintKept,
-    KeepHint,
-    KeysCompared,
-    Message,
-    NodeReport,
-    PauseRepair,
-    Put,
-    ReadHint,
-    ReadReplica,
-    Reap,
-    ReapAnswer,
-    ReplicaExplained,
-    ReplicaRead,
-    ReplicaRefused,
-    ReplicaSame,
-    ReplicaScanned,
-    ReplicaState,
-    ReplicaWritten,
-    Report,
-    Reported,
-    RootHash,
-    RunRepair,
-    Scan,
-    ScanReplica,
-    Status,
-    ThrottleHints,
-    TreeCompared,
-    WriteReplica,
-    Written,
-)
+from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Partition, Ring, hash_slot
-from kvnode.protocol.types import Address, Millis, NodeId, WallMillis
+from kvnode.protocol.types import STRONG, Address, Millis, NodeId, WallMillis
 
 Handler = Callable[[Any, Any], object]
 """Takes sender and message; the tables below keep the two in step, so the types are theirs."""
@@ -111,6 +68,10 @@ class Node:
         self._replica = Replica(local, self._reader.heal)
         self._scanner = Scanner(local)
         self._recovery = Recovery(local, founded=founded)
+        self._rejoin = Rejoin(local)
+        self._acceptor = Acceptor(local)
+        self._strong = Strong(local)
+        self._worlds = Worlds(local)
         self.membership = Membership(local, self._recovery.on_word)
         """Who is up, as this node sees it; the simulator looks."""
         self.exchanges = AntiEntropy(local, self._reader.heal)
@@ -123,7 +84,7 @@ class Node:
         self._observer = Observer(local, vitals, self._conclude, self.own_state)
         self._ticking = (
             self._reader, self._writer, self._forwarder, self._scanner, self._observer, self.hints,
-            self.exchanges, self.rounds,
+            self.exchanges, self.rounds, self._strong,
         )  # fmt: skip
         self._wire()
         self._from_client = self._client_table()
@@ -132,55 +93,64 @@ class Node:
     def _client_table(self) -> dict[type, Handler]:
         """What a client may say, and who acts on it."""
         return {
-            Get: self._on_get,
-            Put: self._on_put,
-            Hello: self._observer.on_hello,
-            Scan: self._scanner.on_scan,
-            Explain: self._observer.on_explain,
-            Status: self._observer.on_status,
-            Events: self._observer.on_events,
-            DeliverHints: self.hints.on_deliver,
-            DropHints: self.hints.on_drop,
-            ThrottleHints: self.hints.on_throttle,
-            RunRepair: self.rounds.on_run,
-            PauseRepair: self.rounds.on_pause,
-            **dict.fromkeys((SetFault, HealFault, ListFaults), self.fault_desk.on_order),
+            m.Get: self._on_get,
+            m.Put: self._on_put,
+            m.Hello: self._observer.on_hello,
+            m.Scan: self._scanner.on_scan,
+            m.Explain: self._observer.on_explain,
+            m.Status: self._observer.on_status,
+            m.Events: self._observer.on_events,
+            m.DeliverHints: self.hints.on_deliver,
+            m.DropHints: self.hints.on_drop,
+            m.ThrottleHints: self.hints.on_throttle,
+            m.RunRepair: self.rounds.on_run,
+            m.PauseRepair: self.rounds.on_pause,
+            **dict.fromkeys((m.SetFault, m.HealFault, m.ListFaults), self.fault_desk.on_order),
         }
 
     def _node_table(self) -> dict[type, Handler]:
         """What a member may say, and who acts on it."""
         return {
-            Get: self._on_get,
-            Put: self._on_put,
-            ReadReplica: self._replica.on_read_replica,
-            ReplicaSame: self._reader.on_replica_same,
-            ReplicaRead: self._reader.on_replica_read,
-            WriteReplica: self._replica.on_write_replica,
-            ReplicaWritten: self._on_replica_written,
-            ReplicaRefused: self._on_replica_refused,
-            Got: self._forwarder.on_reply,
-            Written: self._forwarder.on_reply,
-            Failed: self._forwarder.on_reply,
-            ScanReplica: self._replica.on_scan_replica,
-            ReplicaScanned: self._scanner.on_replica_scanned,
-            Report: self._observer.on_report,
-            Reported: self._observer.on_reported,
-            ExplainReplica: self._observer.on_explain_replica,
-            ReplicaExplained: self._observer.on_replica_explained,
-            Beat: self.membership.on_beat,
-            Gossip: self.membership.on_gossip,
-            AskDisk: self._recovery.on_ask_disk,
-            DiskRemembered: self._recovery.on_disk_remembered,
-            KeepHint: self.hints.on_keep_hint,
-            HintKept: self._writer.on_hint_kept,
-            ReadHint: self.hints.on_read_hint,
-            CompareTree: self._answering.on_compare_tree,
-            TreeCompared: self.exchanges.on_tree_compared,
-            CompareKeys: self._answering.on_compare_keys,
-            KeysCompared: self.exchanges.on_keys_compared,
-            ExchangeDone: self._on_exchange_done,
-            Reap: self._reaper.on_reap,
-            ReapAnswer: self._reaper.on_reap_answer,
+            m.Get: self._on_get,
+            m.Put: self._on_put,
+            m.ReadReplica: self._replica.on_read_replica,
+            m.ReplicaSame: self._reader.on_replica_same,
+            m.ReplicaRead: self._reader.on_replica_read,
+            m.WriteReplica: self._replica.on_write_replica,
+            m.ReplicaWritten: self._on_replica_written,
+            m.ReplicaRefused: self._on_replica_refused,
+            m.Got: self._forwarder.on_reply,
+            m.Written: self._forwarder.on_reply,
+            m.Failed: self._forwarder.on_reply,
+            m.ScanReplica: self._replica.on_scan_replica,
+            m.ReplicaScanned: self._scanner.on_replica_scanned,
+            m.Report: self._observer.on_report,
+            m.Reported: self._observer.on_reported,
+            m.ExplainReplica: self._observer.on_explain_replica,
+            m.ReplicaExplained: self._observer.on_replica_explained,
+            m.Beat: self.membership.on_beat,
+            m.Gossip: self.membership.on_gossip,
+            m.AskDisk: self._recovery.on_ask_disk,
+            m.DiskRemembered: self._recovery.on_disk_remembered,
+            m.KeepHint: self.hints.on_keep_hint,
+            m.HintKept: self._writer.on_hint_kept,
+            m.ReadHint: self.hints.on_read_hint,
+            m.CompareTree: self._answering.on_compare_tree,
+            m.TreeCompared: self.exchanges.on_tree_compared,
+            m.CompareKeys: self._answering.on_compare_keys,
+            m.KeysCompared: self.exchanges.on_keys_compared,
+            m.ExchangeDone: self._on_exchange_done,
+            m.Reap: self._reaper.on_reap,
+            m.ReapAnswer: self._reaper.on_reap_answer,
+            m.Prepare: self._acceptor.on_prepare,
+            m.Promised: self._strong.on_promised,
+            m.Accept: self._acceptor.on_accept,
+            m.Accepted: self._strong.on_accepted,
+            m.Outbid: self._strong.on_outbid,
+            m.ReadRegister: self._acceptor.on_read_register,
+            m.RegisterRead: self._strong.on_register_read,
+            m.CopyRegisters: self._acceptor.on_copy_registers,
+            m.RegistersCopied: self._rejoin.on_registers_copied,
         }
 
     def _wire(self) -> None:
@@ -194,6 +164,7 @@ class Node:
         self._scrubber.on_dead = self._reaper.on_dead
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
+        self._rejoin.vouched = self._recovery.vouched
 
     # ---- the door --------------------------------------------------------------------------
 
@@ -223,7 +194,7 @@ class Node:
         local.clock.wall = wall
         local.steady = int(now + self._steady_base)
 
-    def receive(self, sender: Address, message: Message) -> None:
+    def receive(self, sender: Address, message: m.Message) -> None:
         """Act on one message. What it may be depends on who sent it."""
         if isinstance(sender, str):
             handler = self._from_node.get(type(message))
@@ -236,10 +207,10 @@ class Node:
         handler(sender, message)
         return None
 
-    def _heard(self, peer: NodeId, message: Message) -> None:
+    def _heard(self, peer: NodeId, message: m.Message) -> None:
         """A message from a peer, while some peer is avoided: a heartbeat says less than an answer."""
         peers = self._local.peers
-        if peers.beats(peer) if isinstance(message, Beat | Gossip) else peers.answered(peer):
+        if peers.beats(peer) if isinstance(message, m.Beat | m.Gossip) else peers.answered(peer):
             self._local.event("heard", f"{peer} answers again")
 
     def lost(self, peer: NodeId) -> None:
@@ -258,6 +229,7 @@ class Node:
             local.peers.on_tick(local.now)
             self.membership.on_tick(local.now)
             self._recovery.on_tick(local.now)
+            self._rejoin.on_tick(local.now)
             for mechanism in self._ticking:
                 mechanism.on_tick(local.now)
             self._scrubber.on_tick(local.now)
@@ -300,23 +272,31 @@ class Node:
 
     # ---- where messages have more than one reader ------------------------------------------
 
-    def _on_get(self, sender: Address, ask: Get) -> None:
+    def _on_get(self, sender: Address, ask: m.Get) -> None:
         routes = self._local.routes
         peers = routes.peers[hash_slot(ask.key) >> routes.shift]
-        if peers is not None:
+        if peers is None:
+            self._forwarder.on_request(sender, ask)
+        elif ask.mode == STRONG:
+            self._strong.on_request(sender, ask, peers)
+        elif accepted := self._worlds.accepted_here(ask.key):
+            self._worlds.on_other_get(sender, ask, accepted)
+        else:
             self._reader.on_get(sender, ask, peers)
-        else:
-            self._forwarder.on_request(sender, ask)
 
-    def _on_put(self, sender: Address, ask: Put) -> None:
+    def _on_put(self, sender: Address, ask: m.Put) -> None:
         routes = self._local.routes
         peers = routes.peers[hash_slot(ask.key) >> routes.shift]
-        if peers is not None:
-            self._writer.on_put(sender, ask, peers)
-        else:
+        if peers is None:
             self._forwarder.on_request(sender, ask)
+        elif ask.mode == STRONG:
+            self._strong.on_request(sender, ask, peers)
+        elif self._worlds.accepted_here(ask.key):
+            self._worlds.on_other_put(sender, ask)
+        else:
+            self._writer.on_put(sender, ask, peers)
 
-    def _on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> None:
+    def _on_replica_written(self, sender: NodeId, written: m.ReplicaWritten) -> None:
         if not (
             self._writer.on_replica_written(sender, written)
             or self.hints.on_replica_written(sender, written)
@@ -324,7 +304,7 @@ class Node:
         ):
             self._local.ignore("replica_written")
 
-    def _on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> None:
+    def _on_replica_refused(self, sender: NodeId, refused: m.ReplicaRefused) -> None:
         if not (
             self._reader.on_replica_refused(sender, refused)
             or self._writer.on_replica_refused(sender, refused)
@@ -332,17 +312,19 @@ class Node:
             or self.exchanges.on_replica_refused(sender, refused)
             or self._scanner.on_silent(sender, refused.rid)
             or self._observer.on_silent(sender, refused.rid, refused.reason)
+            or self._strong.on_replica_refused(sender, refused)
+            or self._rejoin.on_replica_refused(sender, refused)
         ):
             self._local.ignore("replica_refused")
 
-    def _on_exchange_done(self, sender: NodeId, done: ExchangeDone) -> None:
+    def _on_exchange_done(self, sender: NodeId, done: m.ExchangeDone) -> None:
         if sender == self._local.me:
             self.exchanges.on_own_done(done)
         else:
             self._answering.on_exchange_done(sender, done)
 
-    def _stand_in(self, client: Address, ask: Get | Put, owners: tuple[NodeId, ...]) -> None:
-        if isinstance(ask, Get):
+    def _stand_in(self, client: Address, ask: m.Get | m.Put, owners: tuple[NodeId, ...]) -> None:
+        if isinstance(ask, m.Get):
             self._reader.on_get_for_owners(client, ask, owners)
         else:
             self._writer.on_put_for_owners(client, ask, owners)
@@ -361,7 +343,7 @@ class Node:
         own = self.hints.oldest() or self._local.proven_wall
         return min(own, self.membership.hints_since())
 
-    def _conclude(self, report: NodeReport, *, roots: bool) -> NodeReport:
+    def _conclude(self, report: m.NodeReport, *, roots: bool) -> m.NodeReport:
         """Add what the mechanisms know of themselves to this node's report."""
         routes, tree = self._local.routes, self._local.store.tree
         owned = [Partition(p) for p, peers in enumerate(routes.peers) if peers is not None] if roots else []
@@ -376,10 +358,10 @@ class Node:
             recovering=len(self._local.recovering),
             faults=self.fault_desk.faults,
             problem=self._local.refusal or report.problem,
-            roots=tuple(RootHash(p, tree.hash(span_of(p, routes.ring.q))) for p in owned),
+            roots=tuple(m.RootHash(p, tree.hash(span_of(p, routes.ring.q))) for p in owned),
         )
 
-    def own_state(self, key: bytes) -> ReplicaState:
+    def own_state(self, key: bytes) -> m.ReplicaState:
         """What this node holds of a key, as an owner or for others."""
         local = self._local
         hinted = self.hints.owners_of(key)
@@ -389,7 +371,7 @@ class Node:
             try:
                 held = local.outbox.read(key)
             except Unreadable:
-                return ReplicaState(local.me, "unreadable", b"", b"", hinted)
+                return m.ReplicaState(local.me, "unreadable", b"", b"", hinted)
         if held is None:
-            return ReplicaState(local.me, "absent", b"", b"", hinted)
-        return ReplicaState(local.me, "present", held.blob, held.digest, hinted, self._reaper.why(key, held))
+            return m.ReplicaState(local.me, "absent", b"", b"", hinted)
+        return m.ReplicaState(local.me, "present", held.blob, held.digest, hinted, self._reaper.why(key, held))

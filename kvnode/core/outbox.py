@@ -57,6 +57,8 @@ class Aside(Struct, gc=False):
     """None: it has been delivered."""
     facts: dict[str, bytes]
     """Small things a node must remember, by name; empty: to be forgotten."""
+    registers: dict[bytes, bytes] = {}
+    """Key -> its register, encoded: many, read on demand, and never forgotten."""
 
 
 class Store(Protocol):
@@ -90,6 +92,14 @@ class Store(Protocol):
         """Every hint, as it was when the store was opened. Called once, at boot."""
         ...
 
+    def register(self, key: bytes) -> bytes:
+        """A key's register, encoded; empty where there is none. Raises `Unreadable`."""
+        ...
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` keys above `after` and their registers, in byte order. Raises `Unreadable`."""
+        ...
+
     def fact(self, name: str) -> bytes:
         """What was last noted under this name; empty when nothing was. Turns in flight do not count."""
         ...
@@ -111,7 +121,7 @@ class Turn(Struct, gc=False):
     """Key -> what is held of it from now on; the last write of a key in a turn is the one that counts."""
     acks: Sends
     aside: Aside | None = None
-    """Hints and facts; None in most turns."""
+    """Hints, facts and registers; None in most turns."""
     control: Sends = {}
     """Heartbeats and the like: they leave at once too, in a lane of their own, and are not missed if lost."""
 
@@ -130,7 +140,9 @@ class Outbox:
         self._writes: dict[bytes, Held] = {}
         self._aside: Aside | None = None
         self._control: Sends = {}
-        self._committing: deque[tuple[int, dict[bytes, Held]]] = deque()
+        self._committing: deque[tuple[int, dict[bytes, Held], dict[bytes, bytes]]] = deque()
+        self.any_registers = _any(store)
+        """Whether this node has ever kept one: what has to look for one tests that first."""
         self.volatile = False
         """Whether the last `read` or `scan` showed something not yet durable."""
 
@@ -190,6 +202,31 @@ class Outbox:
         """Remember a fact."""
         self._set_aside().facts[name] = fact
 
+    def keep_register(self, key: bytes, register: bytes) -> None:
+        """Make this the key's register. Whatever shows it must be an ack."""
+        self._set_aside().registers[key] = register
+        self.any_registers = True
+
+    def register(self, key: bytes) -> bytes:
+        """The key's register, what this turn made of it included. Raises `Unreadable`."""
+        found = self._aside.registers.get(key) if self._aside is not None else None
+        if found is None:
+            for _, _, registers in reversed(self._committing):
+                found = registers.get(key)
+                if found is not None:
+                    break
+        return found if found is not None else self._store.register(key)
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """A page of registers in byte order, what this turn made of them included. Raises `Unreadable`."""
+        fresh: dict[bytes, bytes] = {}
+        for _, _, registers in self._committing:
+            fresh |= registers
+        if self._aside is not None:
+            fresh |= self._aside.registers
+        merged = dict(self._store.registers(after, limit)) | {k: r for k, r in fresh.items() if k > after}
+        return sorted(merged.items())[:limit]
+
     def _set_aside(self) -> Aside:
         if self._aside is None:
             self._aside = Aside({}, {})
@@ -199,7 +236,7 @@ class Outbox:
         """What is held of the key, writes of this turn included; sets `volatile`."""
         held = self._writes.get(key)
         if held is None and self._committing:
-            for _, writes in reversed(self._committing):
+            for _, writes, _ in reversed(self._committing):
                 held = writes.get(key)
                 if held is not None:
                     break
@@ -243,8 +280,9 @@ class Outbox:
     def take(self) -> Turn:
         """End the turn: hand out what it owes, and begin the next."""
         turn = Turn(self._number, self._sends, self._writes, self._acks, self._aside, self._control)
-        if self._writes:
-            self._committing.append((self._number, self._writes))
+        registers = self._aside.registers if self._aside is not None else {}
+        if self._writes or registers:
+            self._committing.append((self._number, self._writes, registers))
         self._number += 1
         self._sends, self._acks, self._writes, self._aside, self._control = {}, {}, {}, None, {}
         return turn
@@ -256,6 +294,13 @@ class Outbox:
 
     def _layers(self) -> Iterator[dict[bytes, Held]]:
         """Oldest first."""
-        for _, writes in self._committing:
+        for _, writes, _ in self._committing:
             yield writes
         yield self._writes
+
+
+def _any(store: Store) -> bool:
+    try:
+        return bool(store.registers(b"", 1))
+    except Unreadable:
+        return True

@@ -125,6 +125,10 @@ class Recovery:
             return self._save()
         return self._shrink()
 
+    def vouched(self, partition: int) -> bool:
+        """Whether every other owner of a partition says that this disk replaced none."""
+        return not self._amnesiac and self._vouched >= set(self._others(partition))
+
     def wanted(self) -> list[tuple[int, NodeId]]:
         """The exchanges that would prove this node whole, of those not had yet."""
         if not self.partitions or not (self._amnesiac or self._local.now - self._local.started > config.VOUCH_MS):

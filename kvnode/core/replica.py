@@ -73,9 +73,18 @@ class Replica:
             return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
         if merged is not held:
             outbox.write(order.key, merged)
+            if outbox.any_registers and self._is_register(order.key):
+                # Acknowledged somewhere that knew no better: kept, for other modes to read.
+                local.counters["versions_beside_registers"] += 1
         if order.rid:
             outbox.ack(sender, ReplicaWritten(order.rid))
         return None
+
+    def _is_register(self, key: bytes) -> bool:
+        try:
+            return bool(self._outbox.register(key))
+        except Unreadable:
+            return True
 
     def _recovering(self, key: bytes) -> bool:
         """Whether this copy may lack what this node once acknowledged."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import msgspec
+
 from kvnode.core.versions import covers, live
-from kvnode.protocol.messages import Condition, Put
+from kvnode.protocol.context import BadContext, decode_context, join
+from kvnode.protocol.messages import Condition, Get, Put
 from kvnode.protocol.ring import majority
-from kvnode.protocol.types import ALL, DEFAULT, EVENTUAL, MAJORITY, QUORUM, Past, Record
+from kvnode.protocol.types import ALL, DEFAULT, EVENTUAL, MAJORITY, QUORUM, Past, Record, decode_record
 
 
 @lru_cache(maxsize=1024)
@@ -61,7 +64,44 @@ def condition_problem(ask: Put, record: Record, past: Past | None, wall: int) ->
     return ""
 
 
+def strong_problem(ask: Get | Put, limit: int) -> str:
+    """What is wrong with a request in mode `strong`; empty when it can be served."""
+    if (ask.r if isinstance(ask, Get) else ask.w) not in (DEFAULT, MAJORITY):
+        return "mode strong always asks a majority of the owners: leave r and w out"
+    if isinstance(ask, Get):
+        return ""
+    if ask.siblings:
+        return "mode strong keeps no siblings"
+    if ask.ttl_ms:
+        return "mode strong has no time to live: clocks differ, and a register must not"
+    if ask.context and ask.condition != Condition.MATCH:
+        return "in mode strong a context is a condition: give it as if_match (--if-match)"
+    if ask.condition == Condition.MATCH:
+        try:
+            decode_context(ask.key, ask.context)
+        except BadContext as error:
+            return str(error)
+    return pair_problem(ask, limit)
+
+
+def strong_condition_problem(ask: Put, current: Record) -> str:
+    """Why a conditional put must not change a register that holds this; empty when it may."""
+    if ask.condition == Condition.ABSENT and any(v.value is not None for v in current):
+        return "the key exists"
+    if ask.condition == Condition.MATCH and decode_context(ask.key, ask.context) != join(current):
+        return "the key has changed since that context"
+    return ""
+
+
 def pair_problem(ask: Put, limit: int) -> str:
     """What is wrong with the size of a pair; empty when it fits."""
     size = len(ask.key) + (len(ask.value) if ask.value is not None else 0)
     return f"key and value are {size} bytes together, the most is {limit}" if size > limit else ""
+
+
+def one_version(record: bytes) -> bool:
+    """Whether this is what a register holds: a record of one version."""
+    try:
+        return len(decode_record(record)) == 1
+    except msgspec.MsgspecError:
+        return False

@@ -14,6 +14,17 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from kvnode.protocol.consensus import (
+    Accept,
+    Accepted,
+    CopyRegisters,
+    Outbid,
+    Prepare,
+    Promised,
+    ReadRegister,
+    RegisterRead,
+    RegistersCopied,
+)
 from kvnode.protocol.faults import Fault, FaultList, HealFault, ListFaults, SetFault
 from kvnode.protocol.liveness import Alive, AskDisk, Beat, DiskRemembered, Gossip, Suspicion
 from kvnode.protocol.repair import (
@@ -86,6 +97,8 @@ Message: TypeAlias = (
     | ScanReplica | ReplicaScanned | Report | Reported | ExplainReplica | ReplicaExplained
     | Beat | Gossip | AskDisk | DiskRemembered | KeepHint | HintKept | ReadHint
     | CompareTree | TreeCompared | CompareKeys | KeysCompared | ExchangeDone | Reap | ReapAnswer
+    | Prepare | Promised | Accept | Accepted | Outbid | ReadRegister | RegisterRead | CopyRegisters
+    | RegistersCopied
 )  # fmt: skip
 
 
@@ -115,6 +128,8 @@ CONTROL = frozenset({Report, Reported, Beat, Gossip, AskDisk, DiskRemembered})
 
 __all__ = [
     "CONTROL",
+    "Accept",
+    "Accepted",
     "Alive",
     "Answer",
     "AskDisk",
@@ -127,6 +142,7 @@ __all__ = [
     "CompareKeys",
     "CompareTree",
     "Condition",
+    "CopyRegisters",
     "Count",
     "DeliverHints",
     "DiskRemembered",
@@ -158,13 +174,19 @@ __all__ = [
     "ListFaults",
     "Message",
     "NodeReport",
+    "Outbid",
     "PauseRepair",
     "PeerView",
+    "Prepare",
+    "Promised",
     "Put",
     "ReadHint",
+    "ReadRegister",
     "ReadReplica",
     "Reap",
     "ReapAnswer",
+    "RegisterRead",
+    "RegistersCopied",
     "RepairView",
     "ReplicaExplained",
     "ReplicaRead",

@@ -31,7 +31,7 @@ class Get(Wire, frozen=True, tag=2):
     rid: Rid
     key: WireKey
     r: int
-    mode: Annotated[int, Meta(ge=0, le=1)]
+    mode: Annotated[int, Meta(ge=0, le=2)]
     timeout_ms: Count
     story: bool = False
     forwarded: bool = False
@@ -44,7 +44,7 @@ class Put(Wire, frozen=True, tag=3):
     key: WireKey
     value: Value | None
     w: int
-    mode: Annotated[int, Meta(ge=0, le=1)]
+    mode: Annotated[int, Meta(ge=0, le=2)]
     timeout_ms: Count
     context: Token = b""
     """Empty: a blind write."""

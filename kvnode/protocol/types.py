@@ -46,8 +46,8 @@ Past: TypeAlias = Annotated[dict[Actor, Time], Meta(max_length=config.CLOCK_ENTR
 WireKey: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=config.KEY_BYTES_MAX)]
 Value: TypeAlias = Annotated[bytes, Meta(max_length=config.PAIR_BYTES_CEILING)]
 
-EVENTUAL, QUORUM = 0, 1
-MODES = {"eventual": EVENTUAL, "quorum": QUORUM}
+EVENTUAL, QUORUM, STRONG = 0, 1, 2
+MODES = {"eventual": EVENTUAL, "quorum": QUORUM, "strong": STRONG}
 """The consistency modes of a request, by name and by their number on the wire."""
 
 DEFAULT, MAJORITY, ALL = 0, -1, -2

@@ -36,6 +36,7 @@ class MemoryEngine:
         self._records: dict[bytes, Held] = {}
         self._leaves: dict[int, set[bytes]] = {}
         self._facts: dict[str, bytes] = {}
+        self._registers: dict[bytes, bytes] = {}
         self._order = KeyOrder(SORT_ALL)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._turn = 0
@@ -64,6 +65,14 @@ class MemoryEngine:
         """What was last noted under this name."""
         return self._facts.get(name, b"")
 
+    def register(self, key: bytes) -> bytes:
+        """A key's register."""
+        return self._registers.get(key, b"")
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after`, in byte order."""
+        return sorted(item for item in self._registers.items() if item[0] > after)[:limit]
+
     def submit(self, number: int, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         """Keep these writes."""
         assert number > self._turn
@@ -85,6 +94,7 @@ class MemoryEngine:
             self._records[key] = held
         if aside is not None:
             self._facts |= aside.facts
+            self._registers |= aside.registers
         self._turn = number
         os.eventfd_write(self._wake, 1)
 

@@ -81,9 +81,9 @@ class Engine(Store, Protocol):
     def submit(self, number: int, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         """Make these writes visible and begin their commit as turn `number` (ascending).
 
-        A record that is `GONE` is dropped: later reads, scans and leaves do not show it. Hints and facts
-        become durable with the same commit; facts are visible at once. Raises `StoreFailed` when an
-        earlier commit is known to have failed; nothing is written then.
+        A record that is `GONE` is dropped: later reads, scans and leaves do not show it. Hints, facts and
+        registers become durable with the same commit; the last two are visible at once. Raises
+        `StoreFailed` when an earlier commit is known to have failed; nothing is written then.
         """
         ...
 

@@ -47,6 +47,8 @@ class SimDisk:
         self._platter: Writes = {}
         self._platter_hints: dict[HintKey, Hint] = {}
         self._platter_facts: dict[str, bytes] = {}
+        self._registers: dict[bytes, bytes] = {}
+        self._platter_registers: dict[bytes, bytes] = {}
         self._pending: deque[tuple[int, Writes, Aside | None]] = deque()
         self.disk_id = rng.getrandbits(DISK_ID_BITS)
         """Drawn anew when the disk is wiped."""
@@ -97,6 +99,14 @@ class SimDisk:
         """What was last noted under this name."""
         return self._facts.get(name, b"")
 
+    def register(self, key: bytes) -> bytes:
+        """A key's register."""
+        return self._registers.get(key, b"")
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after`, in byte order."""
+        return sorted(item for item in self._registers.items() if item[0] > after)[:limit]
+
     def _read(self, key: bytes) -> Held:
         held = self.get(key)
         assert held is not None
@@ -110,6 +120,7 @@ class SimDisk:
         self._view, self._leaves, self.tree = {}, {}, HashTree()
         self._show({key: _of_no_actor(held) for key, held in self._platter.items()})
         self._facts = dict(self._platter_facts)
+        self._registers = dict(self._platter_registers)
         self.durable = 0
         self.failed = False
 
@@ -131,6 +142,7 @@ class SimDisk:
         self._show(writes)
         if aside is not None:
             self._facts |= aside.facts
+            self._registers |= aside.registers
         if self._damaged:
             self._damaged = {key: None for key in self._damaged if key not in writes}
         self.written += len(writes)
@@ -147,6 +159,7 @@ class SimDisk:
                 self._platter[key] = held
         if aside is not None:
             self._platter_facts |= aside.facts
+            self._platter_registers |= aside.registers
             for where, hint in aside.hints.items():
                 if hint is None:
                     self._platter_hints.pop(where, None)
@@ -176,6 +189,7 @@ class SimDisk:
         assert not self._pending
         self._trace.note("disk", self._name, f"wiped, {len(self._platter)} keys gone")
         self._platter, self._platter_hints, self._platter_facts, self._damaged = {}, {}, {}, {}
+        self._platter_registers = {}
         self.disk_id = self._rng.getrandbits(DISK_ID_BITS)
         self.wiped = True
 
@@ -192,6 +206,10 @@ class SimDisk:
         held = held_of(tuple(v for v in self._platter[key].record() if v.value != value))
         self._show({key: held})
         self._platter[key] = held
+
+    def accepted(self, key: bytes) -> bytes:
+        """The register of this key that would survive a crash now."""
+        return self._platter_registers.get(key, b"")
 
     def drop_hints(self) -> None:
         """Lose every hint."""

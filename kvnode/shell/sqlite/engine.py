@@ -111,6 +111,14 @@ class SqliteEngine:
                 f"the hints in {self._directory.path} cannot be read ({error}). {WAY_OUT}"
             ) from error
 
+    def register(self, key: bytes) -> bytes:
+        """A key's register; empty where there is none. Raises `Unreadable`."""
+        return self._layers.register(key)
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after`, in byte order. Raises `Unreadable`."""
+        return self._layers.registers(after, limit)
+
     def fact(self, name: str) -> bytes:
         """What was last noted under this name; empty when nothing was."""
         return self._layers.fact(name)

@@ -7,6 +7,7 @@ key, or a batch under another number. Never: pickle.
     table row   flags | actor | boot | crc32 | record, zlib where flags say so
     hint row    flags | since | crc32 | record, zlib where flags say so
     fact row    crc32 | fact
+    register    crc32 | register
     leaves      crc32 | a page of the hash tree; nothing after the sum where there is nothing in it
 
 In a log row a record of no bytes means that the key is gone, or the hint delivered. The aside is
@@ -112,7 +113,7 @@ def _crc_of(name: bytes, head: bytes, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(head, zlib.crc32(name)))
 
 
-# ---- facts, and pages of the hash tree ---------------------------------------------------------
+# ---- facts, registers, and pages of the hash tree ----------------------------------------------
 
 
 def encode_fact(name: str, fact: bytes) -> bytes:
@@ -123,6 +124,16 @@ def encode_fact(name: str, fact: bytes) -> bytes:
 def decode_fact(name: str, row: bytes) -> bytes:
     """What a fact's row says. Raises `Damaged`."""
     return _opened(name.encode(), row, 0)[1]
+
+
+def encode_register_row(key: bytes, register: bytes) -> bytes:
+    """A register's row. Its checksum covers another name than the row of the key's versions."""
+    return _sealed(b"register\0" + key, b"", register)
+
+
+def decode_register_row(key: bytes, row: bytes) -> bytes:
+    """The register in a row. Raises `Damaged`."""
+    return _opened(b"register\0" + key, row, 0)[1]
 
 
 def encode_page(slot: int, page: bytes) -> bytes:
@@ -154,6 +165,7 @@ class _Aside(msgspec.Struct, array_like=True):
     hints: list[tuple[str, bytes, bytes, int]]
     """Owner, key, record and since; a record of no bytes where the hint was delivered."""
     facts: dict[str, bytes]
+    registers: dict[bytes, bytes] = {}
 
 
 _aside = msgspec.msgpack.Decoder(_Aside)
@@ -176,7 +188,7 @@ def _encode_aside(aside: Aside) -> bytes:
         (owner, key, hint.held.blob, hint.since) if hint is not None else (owner, key, b"", 0)
         for (owner, key), hint in aside.hints.items()
     ]
-    return _encoder.encode(_Aside(hints, aside.facts))
+    return _encoder.encode(_Aside(hints, aside.facts, aside.registers))
 
 
 def decode_batch(number: int, row: bytes) -> Batch:
@@ -203,4 +215,4 @@ def _decode_aside(body: bytes) -> Aside:
     for owner, key, blob, since in found.hints:
         hint = Hint(held_of(decode_record(blob), blob=blob), since) if blob else None
         hints[NodeId(owner), key] = hint
-    return Aside(hints, found.facts)
+    return Aside(hints, found.facts, found.registers)

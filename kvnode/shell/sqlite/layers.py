@@ -168,6 +168,18 @@ class Layers:
         """What was last noted under this name; empty when nothing was."""
         return self._facts.get(name, b"")
 
+    def register(self, key: bytes) -> bytes:
+        """A key's register; empty where there is none. Raises `Unreadable`."""
+        found = self.memtable.registers.get(key) or self.frozen.registers.get(key)
+        return found if found is not None else self.table.register(key)
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after`, in byte order. Raises `Unreadable`."""
+        found = dict(self.table.registers(after, limit))
+        for layer in (self.frozen, self.memtable):
+            found |= {key: register for key, register in layer.registers.items() if key > after}
+        return sorted(found.items())[:limit]
+
     # ---- writing ---------------------------------------------------------------------------
 
     def set_aside(self, aside: Aside) -> None:

@@ -138,6 +138,7 @@ class CommitLog:
             self._queued_aside = Aside({}, {})  # our own: the core may still read the one it handed over
         self._queued_aside.hints.update(aside.hints)
         self._queued_aside.facts.update(aside.facts)
+        self._queued_aside.registers.update(aside.registers)
         if self._flying_turn:
             self.queued_bytes += aside_bytes(aside)
 

@@ -17,9 +17,12 @@ def counted(key: bytes, held: Held) -> int:
 
 
 class Memtable:
-    """Records, hints and facts written since the last flush began."""
+    """Records, hints, facts and registers written since the last flush began."""
 
-    __slots__ = ("bytes", "crowded", "facts", "hints", "leaves", "mended", "order", "pages", "records", "replaced")
+    __slots__ = (
+        "bytes", "crowded", "facts", "hints", "leaves", "mended", "order", "pages", "records", "registers",
+        "replaced",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.records: dict[bytes, Held] = {}
@@ -38,6 +41,7 @@ class Memtable:
         """Filled once it is frozen: leaves as they were then, of slots that were written to since."""
         self.hints: dict[HintKey, Hint | None] = {}
         self.facts: dict[str, bytes] = {}
+        self.registers: dict[bytes, bytes] = {}
         self.order = KeyOrder(config.SCAN_SORT_MAX)
         self.bytes = 0
 
@@ -47,9 +51,10 @@ class Memtable:
         return [first, *self.crowded.get(leaf, ())] if first is not None else []
 
     def set_aside(self, aside: Aside) -> None:
-        """Take hints and facts in. They count like records, so that a node that gets no others flushes too."""
+        """Take in what is no record. It counts like records, so that a node that gets no others flushes too."""
         self.hints |= aside.hints
         self.facts |= aside.facts
+        self.registers |= aside.registers
         self.bytes += aside_bytes(aside)
 
 
@@ -59,7 +64,9 @@ def aside_bytes(aside: Aside) -> int:
         len(key) + (len(hint.held.blob) if hint is not None else 0) for (_, key), hint in aside.hints.items()
     )
     facts = sum(len(name) + len(fact) for name, fact in aside.facts.items())
-    return hints + facts + (len(aside.hints) + len(aside.facts)) * config.ENTRY_OVERHEAD_BYTES
+    registers = sum(len(key) + len(register) for key, register in aside.registers.items())
+    entries = len(aside.hints) + len(aside.facts) + len(aside.registers)
+    return hints + facts + registers + entries * config.ENTRY_OVERHEAD_BYTES
 
 
 EMPTY = Memtable()

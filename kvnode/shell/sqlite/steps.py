@@ -4,8 +4,8 @@ Promises: after every statement the places name all rows there are, maybe more; 
 bounded in rows and bytes; once all are done, the saved leaves agree with the rows.
 Never: commits, or walks a B-tree twice: each part goes through its table in the table's own order.
 
-    hints, facts ─► places of new rows ─► rows ─► places of dropped rows ─► saved leaves
-                    in leaf order         in key order     in leaf order     in slot order
+    hints, facts, registers ─► places of new rows ─► rows ─► places of dropped rows ─► saved leaves
+                               in leaf order         in key order     in leaf order     in slot order
 
 Saved leaves are copies of the tree as it was when the memtable was frozen: what the table holds once
 the flush is done. A crash in between leaves rows, and some saved leaves, ahead of the other leaves;
@@ -25,7 +25,7 @@ from msgspec import Struct
 from kvnode import config
 from kvnode.core.merkle import LEAVES, SLOT_LEAVES, HashTree, leaf_of
 from kvnode.core.outbox import GONE, HintKey
-from kvnode.shell.sqlite.format import encode_fact, encode_hint, encode_page, encode_row
+from kvnode.shell.sqlite.format import encode_fact, encode_hint, encode_page, encode_register_row, encode_row
 from kvnode.shell.sqlite.memtable import Memtable, counted
 
 PILE_BITS = 13
@@ -55,6 +55,7 @@ class Steps:
         yield Step("INSERT OR REPLACE INTO meta VALUES ('flushing', ?)", (b"1",))
         yield from self._hints(memtable)
         yield from _facts(memtable)
+        yield from _registers(memtable)
         leaves = in_leaf_order(memtable.leaves)
         gone: list[bytes] = []
         yield from _new_places(memtable, leaves)
@@ -105,6 +106,15 @@ def _facts(memtable: Memtable) -> Iterator[Step]:
             yield Step("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, encode_fact(name, fact)))
         else:
             yield Step("DELETE FROM facts WHERE name=?", (name,))
+
+
+def _registers(memtable: Memtable) -> Iterator[Step]:
+    gathered = Gathered("INSERT OR REPLACE INTO registers VALUES ", "(?,?)", ",")
+    for key in in_order(memtable.registers):
+        gathered.add(key, encode_register_row(key, memtable.registers[key]))
+        if gathered.full:
+            yield gathered.step()
+    yield from gathered.rest()
 
 
 def _new_places(memtable: Memtable, leaves: list[int]) -> Iterator[Step]:

@@ -16,7 +16,14 @@ from kvnode.core.outbox import Hint, HintKey, Unreadable
 from kvnode.core.versions import Held
 from kvnode.protocol.types import NodeId
 from kvnode.shell.order import upper_bound
-from kvnode.shell.sqlite.format import Damaged, decode_fact, decode_hint, decode_page, decode_row
+from kvnode.shell.sqlite.format import (
+    Damaged,
+    decode_fact,
+    decode_hint,
+    decode_page,
+    decode_register_row,
+    decode_row,
+)
 
 
 class TableReader:
@@ -60,6 +67,23 @@ class TableReader:
             return decode_row(key, row, self._boot)
         except Damaged as error:
             raise self._unreadable(key) from error
+
+    def register(self, key: bytes) -> bytes:
+        """A key's register; empty where there is none. Raises `Unreadable`."""
+        try:
+            row = self._connection.execute("SELECT value FROM registers WHERE key=?", (key,)).fetchone()
+            return b"" if row is None else decode_register_row(key, row[0])
+        except (sqlite3.Error, Damaged) as error:
+            raise self._unreadable(key) from error
+
+    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Registers of keys above `after`, in byte order. Raises `Unreadable`."""
+        sql = "SELECT key, value FROM registers WHERE key > ? ORDER BY key LIMIT ?"
+        try:
+            rows = self._connection.execute(sql, (after, limit)).fetchall()
+            return [(key, decode_register_row(key, row)) for key, row in rows]
+        except (sqlite3.Error, Damaged) as error:
+            raise self._unreadable(after) from error
 
     def keys_in(self, leaf: int) -> list[bytes]:
         """Every key in a leaf of the hash tree, and maybe some that there is no row of. Raises `Unreadable`."""

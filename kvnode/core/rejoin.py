@@ -1,0 +1,120 @@
+"""Rejoining: a node that may have lost its votes casts none until it cannot contradict them any more.
+
+Promises: in a partition where this disk may have replaced another, no ballot is cast before every ballot
+of the other's life is past its deadline, and the registers of a majority of the other owners are here.
+Never: keeps it from reading and writing in other modes.
+Input: RegistersCopied, ReplicaRefused, ticks.
+
+    lost votes ─ wait out the longest life of a ballot, twice ─► CopyRegisters ─► each other owner
+                                                                 a majority told ─► votes again
+
+*Why that is enough* (PROTOCOL-CASES 10). What was chosen with a lost vote was accepted by others too: any
+majority of the others has one of them. What was not chosen by then never will be, for whoever accepts it
+later does so after its deadline. So a lost promise binds nobody: no lower ballot is alive.
+
+A disk that every other owner vouches for lost nothing, and votes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from kvnode import config
+from kvnode.core.consensus import adopt, decode_register, encode_register
+from kvnode.core.local import Local
+from kvnode.core.outbox import Unreadable
+from kvnode.core.rules import one_version
+from kvnode.protocol.consensus import CopyRegisters, RegistersCopied
+from kvnode.protocol.replication import ReplicaRefused
+from kvnode.protocol.types import Millis, NodeId
+
+VOTELESS = "voteless"
+"""Fact: the partitions in which this disk casts no ballot yet."""
+WAIT_MS = 2 * config.BALLOT_LIFE_MS
+
+
+class Rejoin:
+    """Which partitions this node votes in."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._outbox = local.outbox
+        self.vouched: Callable[[int], bool] = lambda _: False
+        """Whether every other owner of a partition says that this disk replaced none."""
+        self._told: set[NodeId] = set()
+        """Members whose registers are all here."""
+        self._asked: dict[NodeId, tuple[int, bytes]] = {}
+        """Whom we ask now: under which id, and for what comes after which key."""
+        self._next: Millis = 0
+        saved = local.store.fact(VOTELESS)
+        known = msgspec.msgpack.decode(saved, type=set[int]) if saved else set(local.recovering)
+        local.voteless = {p for p in known if local.routes.peers[p]}
+        self._saved = bool(saved)
+
+    def on_tick(self, now: Millis) -> None:
+        """Look who vouches; once every old ballot is dead, ask for registers."""
+        local = self._local
+        if not local.voteless or now < self._next:
+            return
+        self._next = now + config.COPY_RETRY_MS
+        self._vote_where_sure()
+        if now - local.started < WAIT_MS:
+            return
+        owners = {peer for p in local.voteless for peer in local.routes.peers[p] or ()}
+        for peer in sorted(owners - self._told - local.peers.suspected):
+            rid, after = self._asked.get(peer, (0, b""))
+            if not rid:
+                rid = self._ask(peer, after)
+            else:
+                self._outbox.send(peer, CopyRegisters(rid, after))
+
+    def _ask(self, peer: NodeId, after: bytes) -> int:
+        rid = self._local.next_rid()
+        self._asked[peer] = rid, after
+        self._outbox.send(peer, CopyRegisters(rid, after))
+        return rid
+
+    def on_registers_copied(self, sender: NodeId, told: RegistersCopied) -> None:
+        """A page of a member's registers."""
+        local = self._local
+        if self._asked.get(sender, (0, b""))[0] != told.rid:
+            return local.ignore("registers_copied")
+        for row in told.rows:
+            peers = local.routes.peers[local.routes.partition(row.key)]
+            if peers is None or sender not in peers or not one_version(row.record):
+                local.ignore("register_row")
+                continue
+            try:
+                mine = decode_register(self._outbox.register(row.key))
+            except Unreadable:
+                return local.ignore("register_damaged")
+            adopted = adopt(mine, row.accepted, row.record)
+            if adopted is not mine:
+                self._outbox.keep_register(row.key, encode_register(adopted))
+        if told.after:
+            self._ask(sender, told.after)
+            return None
+        del self._asked[sender]
+        self._told.add(sender)
+        return self._vote_where_sure()
+
+    def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
+        """A member that lost its own registers, or cannot read them, is asked again later."""
+        return self._asked.get(sender, (0, b""))[0] == refused.rid
+
+    def _vote_where_sure(self) -> None:
+        local = self._local
+        sure = {p for p in local.voteless if self.vouched(p) or self._copied(p)}
+        if sure or not self._saved:
+            self._saved = True
+            local.voteless -= sure
+            left = msgspec.msgpack.encode(sorted(local.voteless))
+            self._outbox.note(VOTELESS, left if local.voteless else b"")
+            if not local.voteless:
+                local.event("votes", "this node casts ballots in all its partitions")
+
+    def _copied(self, partition: int) -> bool:
+        others = self._local.routes.peers[partition] or ()
+        return sum(peer in self._told for peer in others) > len(others) // 2
