@@ -134,7 +134,7 @@ def test_the_limits_are_refused_before_anything_is_stored(kv: Client) -> None:
     for context in ("c1.", "c1.AAAA", "nonsense", kv.get("fits").context):
         with pytest.raises(Invalid):
             kv.put("other", b"v", context=context)
-    for options in ({"w": 4}, {"w": 0}, {"w": "many"}, {"mode": "strong"}, {"mode": "quorum", "w": 1}):
+    for options in ({"w": 4}, {"w": 0}, {"w": "many"}, {"mode": "firm"}, {"mode": "quorum", "w": 1}):
         with pytest.raises(Invalid):
             kv.put("other", b"v", **options)  # type: ignore[arg-type]
     assert not kv.fetch("other").found

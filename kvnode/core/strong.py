@@ -127,8 +127,7 @@ class Strong:
 
     def _prepare(self, one: Round) -> None:
         local = self._local
-        above = max(one.highest, one.ballot)
-        one.ballot = Ballot(local.clock.mint({}, above=above.time), self._by)
+        one.ballot = self._ballot(one)
         one.accepted, one.record = NO_BALLOT, ()
         one.tries += 1
         local.counters["strong_rounds"] += 1
@@ -139,6 +138,11 @@ class Strong:
         for node in one.poll.waiting:
             self._outbox.send(node, Prepare(rid, epoch, one.ask.key, one.ballot, self._until(one, node)))
         return self._settle(rid, one)
+
+    def _ballot(self, one: Round) -> Ballot:
+        """One that nobody has used, above all that this round has heard of."""
+        above = max(one.highest, one.ballot)
+        return Ballot(self._local.clock.mint({}, above=above.time), self._by)
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
         del self._rounds[rid]

@@ -25,7 +25,7 @@ from kvnode.protocol.messages import (
     Scanned,
     Written,
 )
-from kvnode.protocol.types import QUORUM, Address, NodeId, Past, Record, decode_record
+from kvnode.protocol.types import QUORUM, STRONG, Address, NodeId, Past, Record, decode_record
 from kvnode.sim.clock import Tenths, tenths
 from kvnode.sim.events import Timeline, Trace
 from kvnode.sim.history import Dot, Op, Outcome, dot_of
@@ -125,7 +125,9 @@ class Call:
     # ---- as history ------------------------------------------------------------------------
 
     def ops(self) -> list[Op]:
-        """What a checker is told of it."""
+        """What a checker of versions is told of it; registers have another (`linear`)."""
+        if not isinstance(self.ask, Scan) and self.ask.mode == STRONG:
+            return []
         match self.ask:
             case Put():
                 return [self._write(self.ask)]
