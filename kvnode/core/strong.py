@@ -54,6 +54,7 @@ from kvnode.protocol.types import (
     Millis,
     NodeId,
     Record,
+    Time,
     Version,
     decode_record,
     encode_record,
@@ -69,6 +70,8 @@ class Strong:
         self._rounds: dict[int, Round] = {}
         self._by = local.rng.getrandbits(63)
         """Tells this boot's ballots from all others (PROTOCOL-CASES 11)."""
+        self._last: Time = 0
+        """Of the last ballot. The clock does not follow times far ahead, and would name one twice."""
 
     # ---- requests --------------------------------------------------------------------------
 
@@ -141,8 +144,9 @@ class Strong:
 
     def _ballot(self, one: Round) -> Ballot:
         """One that nobody has used, above all that this round has heard of."""
-        above = max(one.highest, one.ballot)
-        return Ballot(self._local.clock.mint({}, above=above.time), self._by)
+        above = max(one.highest, one.ballot).time
+        self._last = self._local.clock.mint({}, above=max(above, self._last))
+        return Ballot(self._last, self._by)
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
         del self._rounds[rid]
