@@ -115,7 +115,7 @@ def siblings_text(item: Item) -> str:
     )
 
 
-def written_view(command: str, written: Written, *, conditional: bool) -> View:
+def written_view(command: str, written: Written, *, best_effort: bool) -> View:
     """A receipt."""
     data: Object = {
         **key_fields(written.key),
@@ -124,7 +124,7 @@ def written_view(command: str, written: Written, *, conditional: bool) -> View:
         "context": written.context,
         "story": story_json(written.story),
     }
-    if conditional:
+    if best_effort:
         data["condition"] = "best_effort"
     row = (show(written.key), str(written.acked), str(written.w), written.context)
     table = Table(("KEY", "ACKED", "W", "CONTEXT"), (row,), frozenset({"ACKED", "W"}), 3)

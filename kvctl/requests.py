@@ -64,7 +64,7 @@ class GetOptions(TypedDict, total=False):
     r: Count
     """How many owners must answer: a number, `one`, `quorum` (default) or `all`."""
     mode: str
-    """`eventual` (default) or `quorum`."""
+    """`eventual` (default), `quorum` or `strong`."""
     story: bool
     """Tell how the request went."""
 
@@ -75,13 +75,13 @@ class PutOptions(TypedDict, total=False):
     w: Count
     """How many owners must hold it durably: a number, `one`, `quorum` (default) or `all`."""
     mode: str
-    """`eventual` (default) or `quorum`."""
+    """`eventual` (default), `quorum` or `strong`."""
     context: str | None
     """What the writer had read: the write covers that, and no more."""
     if_absent: bool
-    """Only if the key has no value; judged by the coordinator, best effort."""
+    """Only if the key has no value; judged by the coordinator, best effort; exact in mode `strong`."""
     if_match: str | None
-    """Only if the key has not changed since this context; best effort."""
+    """Only if the key has not changed since this context; best effort, exact in mode `strong`."""
     siblings: bool
     """Keep what is there beside the new value."""
     ttl: float | None

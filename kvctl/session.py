@@ -32,6 +32,7 @@ from kvnode.protocol.messages import (
     safe_to_retry,
 )
 from kvnode.protocol.ring import Ring, hash_slot, shift_of
+from kvnode.protocol.types import EVENTUAL, STRONG
 
 AVOID_S = 1.0
 """How long an address that failed is the last choice."""
@@ -58,7 +59,8 @@ class Call:
     """A request on its way."""
 
     __slots__ = (
-        "address", "ask", "deadline", "due", "lost", "notify", "outcome", "pause", "pinned", "sent_at", "tried",
+        "address", "ask", "deadline", "due", "lost", "notify", "outcome", "pause", "pinned", "refused",
+        "sent_at", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +78,9 @@ class Call:
         self.tried: tuple[str, ...] = ()
         self.lost = False
         """Whether a connection broke under it: then nodes that are not owners may help."""
+        self.refused: KvError | None = None
+        """Why an owner on the wrong side of a partition refused it, in mode `strong`: said when no other
+        can be reached, with no wait for nodes that may restart."""
         self.pause = BACKOFF_S
         self.outcome: Outcome | None = None
 
@@ -254,6 +259,8 @@ class Session:
             if failed.error == Error.OVERLOADED:
                 self._pause(call)
                 return
+            if failed.error == Error.UNAVAILABLE and getattr(call.ask, "mode", EVENTUAL) == STRONG:
+                call.refused = error_of(failed)
             if failed.error in (Error.UNAVAILABLE, Error.REFUSED) and self._again(call, maybe_applied=False):
                 return
         if isinstance(call.ask, Put) and call.ask.retry:
@@ -319,13 +326,15 @@ class Session:
             if self._again(call, maybe_applied=maybe_applied):
                 return
             traceless = isinstance(ask, Get) or not (maybe_applied or repeated)
-            if traceless and not call.pinned and self.ring is not None:
+            if traceless and call.refused is None and not call.pinned and self.ring is not None:
                 # It left no trace, and there is time: nodes that restart are back in a moment.
                 call.tried = ()
                 self._pause(call)
                 return
         if maybe_applied or repeated or self.ring is None:
             self._end(call, self._unknown(call, why))
+        elif call.refused is not None:
+            self._end(call, call.refused)
         elif call.pinned:
             self._end(call, Unavailable(f"{call.pinned} cannot be reached", "kvctl status"))
         else:

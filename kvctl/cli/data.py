@@ -36,6 +36,10 @@ Mode = Annotated[
     typer.Option(metavar="MODE", help=f"{' or '.join(MODES)}.", autocompletion=lambda: list(MODES)),
 ]
 Context = Annotated[str | None, typer.Option(metavar="C", help="What was read before: replace that, and no more.")]
+IfMatch = Annotated[
+    str | None,
+    typer.Option(metavar="C", help="Only if the key is as this context saw it (best effort, but in mode strong)."),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Tell on stderr how the request went.")]
 
 
@@ -63,11 +67,9 @@ def put(
     mode: Mode = "eventual",
     context: Context = None,
     if_absent: Annotated[
-        bool, typer.Option("--if-absent", help="Only if the key has no value (best effort).")
+        bool, typer.Option("--if-absent", help="Only if the key has no value (best effort, but in mode strong).")
     ] = False,
-    if_match: Annotated[
-        str | None, typer.Option(metavar="C", help="Only if the key is as this context saw it (best effort).")
-    ] = None,
+    if_match: IfMatch = None,
     siblings: Annotated[bool, typer.Option("--siblings", help="Keep what is there beside it.")] = False,
     ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Gone after this time: 60s, 5m, 1h.")] = None,
     explain: Explain = False,
@@ -83,7 +85,8 @@ def put(
         key_bytes(key), raw, w=w, mode=mode, context=context, if_absent=if_absent, if_match=if_match,
         siblings=siblings, ttl=lifetime, story=ctl.wants_story or explain,
     )  # fmt: skip
-    ctl.show(written_view("put", written, conditional=if_absent or if_match is not None))
+    best_effort = (if_absent or if_match is not None) and mode != "strong"
+    ctl.show(written_view("put", written, best_effort=best_effort))
     if explain and written.story is not None and not ctl.wants_story:
         ctl.note(story_text(written.story))
 
@@ -138,16 +141,19 @@ def delete(
     w: W = None,
     mode: Mode = "eventual",
     context: Context = None,
+    if_match: IfMatch = None,
     explain: Explain = False,
 ) -> None:
     """Delete a key: write a tombstone over what R owners hold, or over what --context saw."""
     from kvctl.render import story_text, written_view
 
     mode, w = mode_word(mode), count(w, "w")
+    if context is not None and if_match is not None:
+        raise Usage("--context and --if-match exclude each other")
     written = ctl.client().delete(
-        key_bytes(key), w=w, mode=mode, context=context, story=ctl.wants_story or explain
+        key_bytes(key), w=w, mode=mode, context=context, if_match=if_match, story=ctl.wants_story or explain
     )
-    ctl.show(written_view("delete", written, conditional=False))
+    ctl.show(written_view("delete", written, best_effort=if_match is not None and mode != "strong"))
     if explain and written.story is not None and not ctl.wants_story:
         ctl.note(story_text(written.story))
 

@@ -165,6 +165,7 @@ class Node:
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
         self._rejoin.vouched = self._recovery.vouched
+        self._recovery.on_sure = self._rejoin.vote_where_sure
 
     # ---- the door --------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ says "not found" (PROTOCOL-CASES 10).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from kvnode import config
@@ -53,6 +55,8 @@ class Recovery:
         self._next_ask: Millis = 0
         self._next_note: Millis = 0
         self._amnesiac = False
+        self.on_sure: Callable[[], None] = _nobody_asks
+        """Told when a partition has become whole."""
         self.halt = ""
         """Why this node must stop at once; empty while it may go on."""
         self._set(self._begin(founded))
@@ -155,6 +159,7 @@ class Recovery:
         if sure:
             self._set(self.partitions - sure)
             self._save()
+            self.on_sure()
             if not self.partitions:
                 self._local.event("recovered", "this node counts for quorum reads in all its partitions")
 
@@ -197,3 +202,7 @@ class Recovery:
             self._set({p for p in self._owned() if self._others(p)})
             local.event("absence", f"this node was away for {away // 1000} s, longer than the grace")
             self._save()
+
+
+def _nobody_asks() -> None:
+    """Nobody votes by it."""

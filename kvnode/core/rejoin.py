@@ -59,7 +59,7 @@ class Rejoin:
         if not local.voteless or now < self._next:
             return
         self._next = now + config.COPY_RETRY_MS
-        self._vote_where_sure()
+        self.vote_where_sure()
         if now - local.started < WAIT_MS:
             return
         owners = {peer for p in local.voteless for peer in local.routes.peers[p] or ()}
@@ -98,13 +98,14 @@ class Rejoin:
             return None
         del self._asked[sender]
         self._told.add(sender)
-        return self._vote_where_sure()
+        return self.vote_where_sure()
 
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
         """A member that lost its own registers, or cannot read them, is asked again later."""
         return self._asked.get(sender, (0, b""))[0] == refused.rid
 
-    def _vote_where_sure(self) -> None:
+    def vote_where_sure(self) -> None:
+        """Cast ballots again where nothing can be contradicted."""
         local = self._local
         sure = {p for p in local.voteless if self.vouched(p) or self._copied(p)}
         if sure or not self._saved:

@@ -1,0 +1,144 @@
+"""Mode `strong` on real processes: a node is killed under load, and what clients saw is one history."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kvctl import Client, Conflict, KvError, NotFound, Unavailable
+from kvnode.sim.linear import ANY, FOREVER, RegisterOp, linearizable
+from tests.procs import Cluster
+
+SEED = int(os.environ.get("KILL_SEED", str(random.SystemRandom().getrandbits(32))))
+CLIENTS, KEYS, SECONDS = 3, 2, 5.0
+
+
+class Recorder:
+    """One client's operations, and what it was told, by one clock for all."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name = name
+        self.rng = random.Random(f"{seed}/{name}")
+        self.ops: dict[str, list[RegisterOp]] = {}
+        self.acknowledged = 0
+        self._number = 0
+        self._seen: dict[str, tuple[str, bytes]] = {}
+
+    def run(self, client: Client, until: float) -> None:
+        """One operation after the other."""
+        while time.monotonic() < until:
+            key = f"r{self.rng.randrange(KEYS)}"
+            if self.rng.random() < 0.5:
+                self.read(client, key)
+            else:
+                self.write(client, key)
+            time.sleep(self.rng.uniform(0.01, 0.04))
+
+    def read(self, client: Client, key: str) -> None:
+        """A get; one that fails tells nothing."""
+        began = time.monotonic_ns()
+        try:
+            item = client.fetch(key, mode="strong")
+        except KvError:
+            return
+        value = item.value if item.found else None
+        self._note(key, began, reads=True, value=value)
+        if value is not None:
+            self._seen[key] = item.context, value
+
+    def write(self, client: Client, key: str) -> None:
+        """A put, with or without a condition."""
+        self._number += 1
+        value = f"{self.name}-{self._number}".encode()
+        seen = self._seen.get(key)
+        match, expects = seen if seen is not None and self.rng.random() < 0.5 else (None, ANY)
+        began = time.monotonic_ns()
+        try:
+            written = client.put(key, value, mode="strong", if_match=match)
+        except Conflict:
+            return self._note(key, began, reads=False, value=value, expects=expects, failed=True)
+        except KvError as error:
+            if error.applied == "maybe":
+                self._note(key, began, reads=False, value=value, expects=expects, sure=False)
+            return None
+        self.acknowledged += 1
+        self._seen[key] = written.context, value
+        return self._note(key, began, reads=False, value=value, expects=expects)
+
+    def _note(
+        self, key: str, began: int, *, reads: bool, value: bytes | None, expects: bytes = ANY,
+        failed: bool = False, sure: bool = True,
+    ) -> None:  # fmt: skip
+        ended = time.monotonic_ns() if sure else FOREVER
+        op = RegisterOp(
+            number=self._number, client=self.name, reads=reads, value=value, expects=expects, failed=failed,
+            sure=sure, invoked=began, ended=ended,
+        )  # fmt: skip
+        self.ops.setdefault(key, []).append(op)
+
+
+def test_a_node_killed_under_strong_load_leaves_one_history(tmp_path: Path) -> None:
+    """SIGKILL, restart, another SIGKILL while three clients compare-and-set: every key is linearizable."""
+    print(f"KILL_SEED={SEED}")
+    rng = random.Random(SEED)
+    with Cluster(tmp_path, 3) as cluster:
+        recorders = [Recorder(f"c{i}", SEED) for i in range(CLIENTS)]
+        until = time.monotonic() + SECONDS
+
+        def work(recorder: Recorder) -> None:
+            with cluster.client() as client:
+                recorder.run(client, until)
+
+        threads = [threading.Thread(target=work, args=(recorder,)) for recorder in recorders]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):
+            time.sleep(rng.uniform(0.3, 0.8))
+            victim = rng.choice(cluster.names)
+            cluster.kill(victim)
+            time.sleep(rng.uniform(0.2, 0.6))
+            cluster.start(victim)
+            cluster.wait_up()
+        for thread in threads:
+            thread.join()
+        with cluster.client() as client:
+            for key in range(KEYS):
+                recorders[0].read(client, f"r{key}")
+
+    assert sum(recorder.acknowledged for recorder in recorders) > 15
+    for key in range(KEYS):
+        history = [op for recorder in recorders for op in recorder.ops.get(f"r{key}", [])]
+        print(f"r{key}: {len(history)} operations, {sum(not op.sure for op in history)} unknown")
+        assert linearizable(history), f"seed {SEED}: no order of r{key} explains what clients were told"
+
+
+def test_strong_from_python_and_what_the_minority_says(tmp_path: Path) -> None:
+    """Put, compare-and-set, delete; with two of three nodes gone, who is missing and that nothing was written."""
+    with Cluster(tmp_path, 3) as cluster, cluster.client() as kv:
+        kv.put("k", b"one", mode="strong", if_absent=True)
+        with pytest.raises(Conflict):
+            kv.put("k", b"two", mode="strong", if_absent=True)
+        item = kv.get("k", mode="strong")
+        assert item.value == b"one"
+        second = kv.put("k", b"two", mode="strong", if_match=item.context)
+        with pytest.raises(Conflict):
+            kv.put("k", b"three", mode="strong", if_match=item.context)
+        with pytest.raises(Conflict):
+            kv.put("k", b"eventual")
+        assert kv.get("k").value == b"two"
+        kv.delete("k", mode="strong", if_match=second.context)
+        with pytest.raises(NotFound):
+            kv.get("k", mode="strong")
+
+        for name in cluster.names[1:]:
+            cluster.kill(name)
+        time.sleep(3)
+        with Client(cluster.addresses["n1"]) as one, pytest.raises(Unavailable) as told:
+            one.put("k", b"lost", mode="strong")
+        assert told.value.applied == "no"
+        assert "n2, n3 cannot be reached" in told.value.message
