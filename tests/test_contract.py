@@ -206,6 +206,18 @@ PUT = [
     Row("delete d:1 -o json", 0, data("delete", written)),
     Row("delete p:1", 0),
     Row("delete d:2 --context {one}", 9, silent),
+    Row("put s:1 v --mode strong -o json", 0, lambda ran: written(ran.json) and "condition" not in ran.json),
+    Row("get s:1 --mode strong", 0, prints(b"v\n"), silent_err),
+    Row("get s:1 --mode strong --explain", 0, prints(b"v\n"), says("strong")),
+    Row("get s:1", 0, prints(b"v\n")),
+    Row("put s:1 w", 7, silent, says("mode strong")),
+    Row("put s:1 w --mode strong --if-absent", 7, silent, says("exists")),
+    Row("put s:1 w --mode strong --if-match {one}", 9, silent),
+    Row("put s:1 w --mode strong -w all", 9, silent, says("majority")),
+    Row("put s:1 w --mode strong --ttl 5s", 9, silent, says("time to live")),
+    Row("delete s:1 --mode strong --if-match x --context y", 2, silent),
+    Row("delete s:1 --mode strong", 0),
+    Row("get s:1 --mode strong", 5, silent),
 ]
 
 SCAN = [
