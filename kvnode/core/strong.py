@@ -68,8 +68,8 @@ class Strong:
         self._local = local
         self._outbox = local.outbox
         self._rounds: dict[int, Round] = {}
-        self._by = local.rng.getrandbits(63)
-        """Tells this boot's ballots from all others (PROTOCOL-CASES 11)."""
+        self._by = 0
+        """Tells this boot's ballots from all others (PROTOCOL-CASES 11): drawn with the first."""
         self._last: Time = 0
         """Of the last ballot. The clock does not follow times far ahead, and would name one twice."""
 
@@ -144,6 +144,7 @@ class Strong:
 
     def _ballot(self, one: Round) -> Ballot:
         """One that nobody has used, above all that this round has heard of."""
+        self._by = self._by or self._local.rng.getrandbits(63) or 1
         above = max(one.highest, one.ballot).time
         self._last = self._local.clock.mint({}, above=max(above, self._last))
         return Ballot(self._last, self._by)
