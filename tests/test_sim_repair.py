@@ -92,6 +92,32 @@ def test_a_read_of_equal_copies_writes_nothing() -> None:
     assert all(node.disk.written == 0 for node in world.nodes.values())
 
 
+def test_a_quorum_read_shows_only_what_a_majority_then_holds() -> None:
+    """Only n3 has a value whose writer failed. One reader sees it through n3, which then dies: so does the next."""
+    world = three()
+    fill(world, 1)
+    plant(world, "n3", b"key000000", b"new", time=5)
+    first = world.wait(world.get(b"key000000", via="n3", mode="quorum"))
+    assert set(first.values) == {b"v", b"new"}
+    world.crash("n3")
+    second = world.wait(world.get(b"key000000", via="n1", mode="quorum"))
+    assert set(second.values) == {b"v", b"new"}
+    assert world.node("n1").local.counters["write_backs"] == 0, "a majority has it already"
+
+
+def test_a_quorum_read_that_cannot_be_written_back_is_not_answered() -> None:
+    """n3 alone has a value, and the disks it writes back to stand still: its reader is told nothing."""
+    world = three()
+    fill(world, 1)
+    plant(world, "n3", b"key000000", b"new", time=5)
+    world.disk("n1").stall(2_000)
+    world.disk("n2").stall(2_000)
+    call = world.wait(world.get(b"key000000", via="n3", mode="quorum", timeout_ms=500))
+    assert call.failed is not None
+    assert call.failed.error == Error.INDETERMINATE
+    assert not call.failed.maybe_applied
+
+
 # ---- anti-entropy ------------------------------------------------------------------------------
 
 

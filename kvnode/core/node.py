@@ -41,6 +41,7 @@ from kvnode.core.scanner import Scanner
 from kvnode.core.scrubber import Scrubber
 from kvnode.core.strong import Strong
 from kvnode.core.worlds import Worlds
+from kvnode.core.writeback import WriteBack
 from kvnode.core.writer import Writer
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Partition, Ring, hash_slot
@@ -61,9 +62,11 @@ class Node:
         self._steady_base = 0.0
         self.hints = Hints(local)
         """What it keeps for others; the simulator looks."""
-        self._reader = Reader(local, self.hints)
+        self._reader = Reader(local, self.hints.record)
         self._writer = Writer(local, self._reader, self.hints)
         self._reader.then = self._writer.on_read
+        self._write_back = WriteBack(local, self._reader)
+        self._reader.write_back = self._write_back.begin
         self._forwarder = Forwarder(local, self._stand_in)
         self._replica = Replica(local, self._reader.heal)
         self._scanner = Scanner(local)
@@ -83,8 +86,8 @@ class Node:
         self.fault_desk = FaultDesk(local)
         self._observer = Observer(local, vitals, self._conclude, self.own_state)
         self._ticking = (
-            self._reader, self._writer, self._forwarder, self._scanner, self._observer, self.hints,
-            self.exchanges, self.rounds, self._strong,
+            self._reader, self._write_back, self._writer, self._forwarder, self._scanner, self._observer,
+            self.hints, self.exchanges, self.rounds, self._strong,
         )  # fmt: skip
         self._wire()
         self._from_client = self._client_table()
@@ -269,6 +272,7 @@ class Node:
     def check_invariants(self) -> None:
         """What must hold between turns."""
         self._reader.ledger.check_invariants()
+        self._write_back.ledger.check_invariants()
         self._writer.ledger.check_invariants()
 
     # ---- where messages have more than one reader ------------------------------------------
@@ -300,6 +304,7 @@ class Node:
     def _on_replica_written(self, sender: NodeId, written: m.ReplicaWritten) -> None:
         if not (
             self._writer.on_replica_written(sender, written)
+            or self._write_back.on_replica_written(sender, written)
             or self.hints.on_replica_written(sender, written)
             or self.exchanges.on_replica_written(sender, written)
         ):
@@ -309,6 +314,7 @@ class Node:
         if not (
             self._reader.on_replica_refused(sender, refused)
             or self._writer.on_replica_refused(sender, refused)
+            or self._write_back.on_replica_refused(sender, refused)
             or self.hints.on_replica_refused(sender, refused)
             or self.exchanges.on_replica_refused(sender, refused)
             or self._scanner.on_silent(sender, refused.rid)

@@ -154,6 +154,8 @@ class GetQuorum(Quorum, kw_only=True, gc=False):
     """Whether the read is of all other owners, to mend this node's own damaged copy."""
     then: Put | None = None
     """The write this read was made for."""
+    deadline: Millis = 0
+    """By when the client must have its answer."""
     seen: list[tuple[NodeId, bytes]] | None = None
     """Owners that answered with a record of their own, and its digest."""
 

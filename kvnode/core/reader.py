@@ -10,8 +10,8 @@ Input: Get, reads for puts, ReplicaSame, ReplicaRead, ReplicaRefused, lost peers
                                        ├─ silence 15 ms ──► ask the others too (hedge)
                                        └─ out of reach ───► in `eventual`, ask fallbacks for their hints
 
-*Read repair* (Dynamo §5). After the reply, whoever of those asked turned out stale is sent the merge. A
-fallback's "not found" is no answer: it holds only what came while an owner was out of reach.
+*Read repair* (Dynamo §5). After the reply, in `quorum` mode before it (`writeback`), whoever of those asked
+turned out stale is sent the merge. A fallback's "not found" is no answer: it holds only what came since.
 
 *Healing.* An unreadable copy may have held a write that only one other owner has. Writing back the
 merge of R owners could leave that write on one owner, and a later quorum would miss it. So healing
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
@@ -57,21 +56,14 @@ NOBODY: Address = b""
 Then = Callable[[GetQuorum, Put], None]
 
 
-class Keeper(Protocol):
-    """What a reader needs of whoever keeps hints on this node."""
-
-    def record(self, key: bytes) -> Held | None:
-        """What is kept of a key that this node does not own."""
-        ...
-
-
 class Reader:
     """The reads this node coordinates."""
 
-    def __init__(self, local: Local, keeper: Keeper) -> None:
+    def __init__(self, local: Local, hinted: Callable[[bytes], Held | None]) -> None:
+        """`hinted`: what is kept of a key that this node does not own."""
         self._local = local
         self._outbox = local.outbox
-        self._keeper = keeper
+        self._hinted = hinted
         self._mending_since: Millis = 0
         self._mended = 0
         self.ledger: Ledger[GetQuorum] = Ledger(local, "r")
@@ -79,6 +71,8 @@ class Reader:
         self._hedges: deque[tuple[Millis, int]] = deque()
         """Reads, and when their other owners are to be asked; in the order of time."""
         self._healing: set[bytes] = set()
+        self.write_back: Callable[[GetQuorum], bool] = lambda _: False
+        """Has a majority hold what a `quorum` read shows, then answers. False where one does already."""
         self.then: Then = _nothing
         """Who goes on with a put once what it had to read is in."""
 
@@ -107,7 +101,7 @@ class Reader:
             return None
         quorum = self._quorum(client, ask, owners, need, None)
         quorum.lose(ME)
-        quorum.held = self._keeper.record(ask.key)
+        quorum.held = self._hinted(ask.key)
         quorum.volatile = True
         if quorum.held is not None:
             quorum.digest = quorum.held.digest
@@ -174,6 +168,7 @@ class Reader:
         return self._open(quorum, self.ledger.deadline(ask.timeout_ms, self._local.now))
 
     def _open(self, quorum: GetQuorum, deadline: Millis) -> None:
+        quorum.deadline = deadline
         rid = self.ledger.open(quorum, deadline)
         self._hedges.append((self._local.now + config.HEDGE_MS, rid))
         missing = quorum.need - quorum.have
@@ -248,16 +243,20 @@ class Reader:
 
     def _enough(self, quorum: GetQuorum) -> None:
         assert not quorum.done
-        local = self._local
         quorum.done = True
         if quorum.heal:
             self._heal_done(quorum)
         if quorum.then is not None:
             return self.then(quorum, quorum.then)
-        if not quorum.client:
+        if not quorum.client or (quorum.mode == QUORUM and quorum.seen is not None and self.write_back(quorum)):
             return None
+        return self.answer(quorum, quorum.held)
+
+    def answer(self, quorum: GetQuorum, held: Held | None) -> None:
+        """Tell a client what was read."""
+        local = self._local
         story = self.ledger.story(quorum)
-        got = Got(quorum.rid, local.routes.epoch, as_read(quorum.held, local.clock.wall), story)
+        got = Got(quorum.rid, local.routes.epoch, as_read(held, local.clock.wall), story)
         local.latency.record(int((local.now - quorum.started) * 1000))
         return self._outbox.reply(quorum.client, got, volatile=quorum.volatile)
 
@@ -322,8 +321,8 @@ class Reader:
         self._local.counters["healed"] += 1
         self.take_in(quorum.key, quorum.held, heal=True)
 
-    def take_in(self, key: bytes, seen: Held, *, heal: bool = False) -> None:
-        """Merge what a read saw into what is held now: later writes may have come in between.
+    def take_in(self, key: bytes, seen: Held, *, heal: bool = False) -> bool:
+        """Merge what a read saw into what is held now, which may have grown. False where it cannot be read.
 
         A damaged copy is written over only with what all other owners hold.
         """
@@ -331,11 +330,12 @@ class Reader:
             own = self._outbox.read(key)
         except Unreadable:
             if not heal:
-                return
+                return False
             own = None
         merged = merge_held(own, seen.blob)
         if merged is not own:
             self._outbox.write(key, merged)
+        return True
 
     # ---- what goes wrong -------------------------------------------------------------------
 

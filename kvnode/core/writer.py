@@ -68,7 +68,7 @@ class Reads(Protocol):
         """Mend a damaged copy from all other owners, then go on with the put."""
         ...
 
-    def take_in(self, key: bytes, seen: Held) -> None:
+    def take_in(self, key: bytes, seen: Held) -> bool:
         """Merge what was read into what is held."""
         ...
 
