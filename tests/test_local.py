@@ -181,7 +181,7 @@ def test_a_port_in_use_is_told_before_anything_starts(kvctl: Kvctl) -> None:
         taken.listen()
         port = taken.getsockname()[1]
 
-        ran = kvctl("up", "--nodes", "2", "--base-port", str(port - 1))
+        ran = kvctl("up", "--nodes", "2", "--base-port", str(port))
 
     assert ran.code == 1
     assert str(port) in ran.errors

@@ -148,12 +148,16 @@ SPLIT = RegisterShape(
     clients=5, keys=2, think_ms=(0, 10), operations=120, timeout_ms=300,
     faults=Chances(every_ms=(20, 120), lasts_ms=(20, 300), weights=ordered("crash", "partition", "noise")),
 )  # fmt: skip
+CROWD = RegisterShape(
+    clients=8, keys=2, think_ms=(0, 30), operations=200, timeout_ms=150,
+    faults=Chances(every_ms=(10, 50), lasts_ms=(20, 300), weights=ordered("partition", "slow_disk", "noise")),
+)  # fmt: skip
 WIPED = RegisterShape(
     clients=5, keys=4, think_ms=(0, 5), operations=150, timeout_ms=150, wiped=1,
     faults=Chances(every_ms=(30, 100), lasts_ms=(50, 400), weights=ordered("crash", "partition")),
 )  # fmt: skip
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[int, RegisterShape]] = {
-    reads_do_not_complete_what_they_show: (20, SPLIT),
+    reads_do_not_complete_what_they_show: (40, CROWD),
     ballots_come_again_after_a_crash: (60, LOUD),
     own_votes_count_before_their_commit: (60, SLOW),
     votes_leave_before_their_commit: (60, SLOW),
