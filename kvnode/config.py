@@ -48,17 +48,23 @@ KEPT_MS = 500
 KEPT_FRAMES_MAX = 64
 """Frames kept so for one peer; beyond it the oldest is lost."""
 
-CLOCK_ENTRIES_MAX = 50
+CLOCK_ENTRIES_MAX = 256
 """Actors in a new version's past. Beyond it the oldest go when minting (Dynamo §4.4)."""
+
+CLOCK_ENTRIES_YOUNG = 50
+"""Beyond so many actors, those go whose time is over `CLOCK_ENTRY_OLD_MS` ago."""
+
+CLOCK_ENTRY_OLD_MS = 86_400_000
+"""A clock that is an hour ahead makes recent entries look the oldest: only a day is old."""
 
 CLOCK_ENTRIES_FREE = 8
 """A longer past loses the entries that all owners have finished an exchange since."""
 
-CLOCK_ENTRIES_CAP = 16_384
+CLOCK_ENTRIES_CAP = 81_920
 """Actors a decoder accepts in one past: the context of the most siblings repair can meet names
-100 siblings x 3 diverged replicas x (50 + 1) = 15,300."""
+100 siblings x 3 diverged replicas x (256 + 1) = 77,100."""
 
-CONTEXT_BYTES_MAX = 512 * 1024
+CONTEXT_BYTES_MAX = 2 * 1024 * 1024
 """Longest context token; that many actors of 18 bytes, in base64. A longer one is refused as invalid."""
 
 SIBLINGS_MAX = 100

@@ -347,6 +347,20 @@ def test_a_past_of_more_than_the_limit_loses_its_oldest_entries_and_says_so() ->
     assert source.mint(None, many_pasts(config.CLOCK_ENTRIES_MAX), b"v") and source.pruned == 7
 
 
+def test_a_past_that_is_long_loses_what_is_over_a_day_old() -> None:
+    """Down to the lower limit; what is younger stays until the upper one."""
+    source, day = minter(), config.CLOCK_ENTRY_OLD_MS
+    young = many_pasts(config.CLOCK_ENTRIES_YOUNG - 1)
+    old = {Actor(i + 1): (WALL - day - 3 + i) << 16 for i in range(4)}
+
+    made = source.mint(None, {**old, **young}, b"v")
+
+    assert set(made.version.past) == {*young, Actor(4)}, "a day to the millisecond is not over a day"
+    assert source.pruned == 3
+    few = {**young, Actor(9): (WALL - day - 2) << 16}
+    assert set(source.mint(None, few, b"v").version.past) == set(few), "nothing is over the limit"
+
+
 @given(records(2), st.integers(0, 3), st.booleans())
 @LAWS
 def test_pruning_never_brings_back_a_version_that_is_held(
@@ -357,7 +371,7 @@ def test_pruning_never_brings_back_a_version_that_is_held(
     past = join(ours) if blind else join(merge(ours, theirs))
     source = minter("prune")
 
-    with patch.object(config, "CLOCK_ENTRIES_MAX", limit), patch.object(config, "CLOCK_ENTRIES_FREE", limit):
+    with patch.multiple(config, CLOCK_ENTRIES_MAX=limit, CLOCK_ENTRIES_YOUNG=limit, CLOCK_ENTRIES_FREE=limit):
         made = source.mint(held_of(ours), None if blind else past, b"new")
 
     assert all(covers(made.version.past, v) for v in ours if covers(past, v))

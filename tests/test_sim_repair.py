@@ -93,7 +93,7 @@ def test_a_read_of_equal_copies_writes_nothing() -> None:
 
 
 def test_a_quorum_read_shows_only_what_a_majority_then_holds() -> None:
-    """Only n3 has a value whose writer failed. One reader sees it through n3, which then dies: so does the next."""
+    """Only n3 has a value whose writer failed. One reader sees it through n3; n3 dies; so does the next."""
     world = three()
     fill(world, 1)
     plant(world, "n3", b"key000000", b"new", time=5)

@@ -232,7 +232,7 @@ class Minter:
         return (self._rng.getrandbits(64 - FAMILY_BITS) or 1) << FAMILY_BITS
 
     def _prune(self, past: Past, ours: Record, settled: WallMillis) -> Past:
-        """Drop entries that nobody needs, and the oldest over the limit, but none that covers a version held.
+        """Drop entries that nobody needs, and the oldest over the limits, but none that covers a version held.
 
         Where all we hold is settled, every owner holds just that: whatever else an older entry covers is
         nowhere any more.
@@ -240,11 +240,13 @@ class Minter:
         needed = {v.actor for v in ours if covers(past, v)}
         if all(time_to_wall(v.time) < settled for v in ours):
             past = {a: time for a, time in past.items() if a in needed or time_to_wall(time) >= settled}
-        if len(past) <= config.CLOCK_ENTRIES_MAX:
+        surplus = len(past) - config.CLOCK_ENTRIES_YOUNG
+        if surplus <= 0:
             return past
+        old = self._clock.wall - config.CLOCK_ENTRY_OLD_MS
+        must = len(past) - config.CLOCK_ENTRIES_MAX
         oldest = sorted((time, actor) for actor, time in past.items() if actor not in needed)
-        surplus = len(past) - config.CLOCK_ENTRIES_MAX
-        gone = {actor for _, actor in oldest[:surplus]}
+        gone = {a for i, (time, a) in enumerate(oldest[:surplus]) if i < must or time_to_wall(time) < old}
         self.pruned += len(gone)
         return {actor: time for actor, time in past.items() if actor not in gone}
 
