@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import conflict, crash, hints, merkle, quorum
+from . import conflict, crash, hints, merkle, partition, quorum
 from .stage import Stage
 
 STORIES: dict[str, ModuleType] = {
-    "quorum": quorum, "conflict": conflict, "hints": hints, "merkle": merkle, "crash": crash,
+    "quorum": quorum, "conflict": conflict, "partition": partition, "hints": hints, "merkle": merkle,
+    "crash": crash,
 }  # fmt: skip
 
 

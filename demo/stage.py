@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from kvctl import Client
@@ -94,6 +94,10 @@ class Stage:
         self.claims.append(Claim(text, holds))
         mark = Text("  holds  ", "bold green") if holds else Text("  FAILS  ", "bold red")
         self._console.print(mark + Text(text), soft_wrap=True)
+
+    def show(self, shown: RenderableType) -> None:
+        """A table, or anything else Rich can draw."""
+        self._console.print(shown)
 
     # ---- acting ----------------------------------------------------------------------------
 

@@ -77,17 +77,18 @@ class AsyncClient:
 
     async def fetch(self, key: Key, **options: Unpack[GetOptions]) -> Item:
         """The item under a key, also when it has no value."""
-        return requests.item_of(await self._do(requests.get(self._pump.session, key, self._timeout, options)))
+        ask = requests.get(self._pump.session, key, self._timeout, options)
+        return requests.item_of(await self._do(ask, options.get("via")))
 
     async def put(self, key: Key, value: bytes, **options: Unpack[PutOptions]) -> Written:
         """Write a value to W replicas."""
         ask = requests.put(self._pump.session, key, value, self._timeout, options)
-        return requests.written_of(await self._do(ask))
+        return requests.written_of(await self._do(ask, options.get("via")))
 
     async def delete(self, key: Key, **options: Unpack[PutOptions]) -> Written:
         """Write a tombstone to W replicas. Without a context it covers what R owners hold."""
         ask = requests.put(self._pump.session, key, None, self._timeout, options)
-        return requests.written_of(await self._do(ask))
+        return requests.written_of(await self._do(ask, options.get("via")))
 
     # ---- siblings --------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class AsyncClient:
 
     # ---- the loop --------------------------------------------------------------------------
 
-    async def _do(self, ask: m.ClientRequest) -> Call:
+    async def _do(self, ask: m.ClientRequest, via: str | None = None) -> Call:
         loop = self._loop
         if loop is None:
             raise RuntimeError("use AsyncClient as `async with AsyncClient(...) as kv:`")
@@ -169,7 +170,7 @@ class AsyncClient:
             if not done.done():
                 done.set_result(None)
 
-        call = Call(ask, loop.time() + self._timeout, notify=ended)
+        call = Call(ask, loop.time() + self._timeout, requests.pin(self._pump.session, via), notify=ended)
         self._pump.session.start(call)
         self._soon()
         await done

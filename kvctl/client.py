@@ -128,15 +128,19 @@ class Client:
 
     def fetch(self, key: Key, **options: Unpack[GetOptions]) -> Item:
         """The item under a key, also when it has no value."""
-        return requests.item_of(self._do(requests.get(self._pump.session, key, self._timeout, options)))
+        return requests.item_of(
+            self._do(requests.get(self._pump.session, key, self._timeout, options), options.get("via"))
+        )
 
     def put(self, key: Key, value: bytes, **options: Unpack[PutOptions]) -> Written:
         """Write a value to W replicas."""
-        return requests.written_of(self._do(requests.put(self._pump.session, key, value, self._timeout, options)))
+        ask = requests.put(self._pump.session, key, value, self._timeout, options)
+        return requests.written_of(self._do(ask, options.get("via")))
 
     def delete(self, key: Key, **options: Unpack[PutOptions]) -> Written:
         """Write a tombstone to W replicas. Without a context it covers what R owners hold."""
-        return requests.written_of(self._do(requests.put(self._pump.session, key, None, self._timeout, options)))
+        ask = requests.put(self._pump.session, key, None, self._timeout, options)
+        return requests.written_of(self._do(ask, options.get("via")))
 
     # ---- siblings --------------------------------------------------------------------------
 
@@ -183,7 +187,10 @@ class Client:
     def get_many(self, keys: Iterable[Key], **options: Unpack[GetOptions]) -> dict[Key, Item | KvError]:
         """Many gets, pipelined. An absent key gives an `Item` that is not `found`."""
         session = self._pump.session
-        return self._many(keys, lambda key: requests.get(session, key, self._timeout, options), requests.item_of)
+        via = options.get("via")
+        return self._many(
+            keys, lambda key: requests.get(session, key, self._timeout, options), requests.item_of, via
+        )
 
     def put_many(self, pairs: Mapping[Key, bytes], **options: Unpack[PutOptions]) -> dict[Key, Written | KvError]:
         """Many puts, pipelined; each stands alone."""
@@ -192,21 +199,27 @@ class Client:
             pairs,
             lambda key: requests.put(session, key, pairs[key], self._timeout, options),
             requests.written_of,
+            options.get("via"),
         )
 
     def _many(
-        self, keys: Iterable[Key], make: Callable[[Key], m.Get | m.Put], read: Callable[[Call], Reply]
+        self,
+        keys: Iterable[Key],
+        make: Callable[[Key], m.Get | m.Put],
+        read: Callable[[Call], Reply],
+        via: str | None = None,
     ) -> dict[Key, Reply | KvError]:
         results: dict[Key, Reply | KvError] = {}
         calls: dict[Key, Call] = {}
         session = self._pump.session
+        pinned = requests.pin(session, via)
         for key in keys:
             try:
                 ask = make(key)
             except KvError as error:
                 results[key] = error
                 continue
-            calls[key] = call = Call(ask, time.monotonic() + self._timeout)
+            calls[key] = call = Call(ask, time.monotonic() + self._timeout, pinned)
             session.start(call)
             while session.in_flight >= IN_FLIGHT_MAX:
                 self._pump.turn(POLL_MS / 1000)
@@ -278,8 +291,8 @@ class Client:
     def _rid(self) -> int:
         return self._pump.session.next_rid()
 
-    def _do(self, ask: m.ClientRequest) -> Call:
-        call = Call(ask, time.monotonic() + self._timeout)
+    def _do(self, ask: m.ClientRequest, via: str | None = None) -> Call:
+        call = Call(ask, time.monotonic() + self._timeout, requests.pin(self._pump.session, via))
         self._pump.session.start(call)
         self._pump.finish((call,))
         return call

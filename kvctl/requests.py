@@ -13,7 +13,7 @@ from kvctl.model import Item, Written
 from kvctl.session import Call, Session
 from kvnode import config
 from kvnode.protocol import messages as m
-from kvnode.protocol.types import ALL, DEFAULT, MAJORITY, MODES
+from kvnode.protocol.types import ALL, DEFAULT, MAJORITY, MODES, NodeId
 
 Key: TypeAlias = str | bytes
 Count: TypeAlias = int | str | None
@@ -65,6 +65,8 @@ class GetOptions(TypedDict, total=False):
     """How many owners must answer: a number, `one`, `quorum` (default) or `all`."""
     mode: str
     """`eventual` (default), `quorum` or `strong`."""
+    via: str | None
+    """The member to ask, and no other, whichever nodes own the key: it coordinates or passes on."""
     story: bool
     """Tell how the request went."""
 
@@ -86,8 +88,20 @@ class PutOptions(TypedDict, total=False):
     """Keep what is there beside the new value."""
     ttl: float | None
     """Seconds to live."""
+    via: str | None
+    """The member to ask, and no other, whichever nodes own the key: it coordinates or passes on."""
     story: bool
     """Tell how the request went."""
+
+
+def pin(session: Session, via: str | None) -> str:
+    """The address of the member to ask; empty for any. Raises `Invalid`."""
+    if not via:
+        return ""
+    member = session.ring.member(NodeId(via)) if session.ring is not None else None
+    if member is None:
+        raise Invalid(f"{via!r} is not a member of this cluster")
+    return member.address
 
 
 def get(session: Session, key: Key, timeout: float, options: GetOptions) -> m.Get:

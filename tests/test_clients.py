@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvctl import AsyncClient, Client, Conflict, Invalid, Item, NoEndpoint, NotFound, Unavailable, Written
+from kvctl import AsyncClient, Client, Conflict, Invalid, Item, KvError, NoEndpoint, NotFound, Unavailable, Written
 from tests.procs import Cluster, free_ports
 
 
@@ -138,6 +138,19 @@ def test_the_limits_are_refused_before_anything_is_stored(kv: Client) -> None:
         with pytest.raises(Invalid):
             kv.put("other", b"v", **options)  # type: ignore[arg-type]
     assert not kv.fetch("other").found
+
+
+def test_a_request_may_name_the_member_to_ask(kv: Client) -> None:
+    """It coordinates what it owns; one that is no member is refused before anything is sent."""
+    for node in ("n1", "n2", "n3"):
+        assert kv.put("via", b"v", via=node, story=True).story.coordinator == node
+        assert kv.fetch("via", via=node, story=True).story.coordinator == node
+        assert kv.delete("via", via=node, story=True).story.coordinator == node
+        assert not any(isinstance(o, KvError) for o in kv.put_many({"via": b"v"}, via=node).values())
+    with pytest.raises(Invalid, match="n9"):
+        kv.get("via", via="n9")
+    with pytest.raises(Invalid, match="n9"):
+        kv.get_many(["via"], via="n9")
 
 
 def test_keys_are_bytes(kv: Client) -> None:

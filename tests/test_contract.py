@@ -103,6 +103,10 @@ def storied(value: Any) -> bool:
     return bool(story["coordinator"] in story["owners"])
 
 
+def via(node: str) -> Predicate:
+    return data("get", lambda value: value["story"]["coordinator"] == node)
+
+
 def written(value: Any) -> bool:
     assert value.keys() >= {"key", "key_encoding", "acked", "w", "context", "story"}
     return bool(CONTEXT.fullmatch(value["context"])) and value["acked"] >= value["w"] and storied(value)
@@ -127,6 +131,9 @@ def stock(three: Kvctl) -> dict[str, str]:
         for i in range(12):
             kv.put(f"list:{i:02}", b"v%d" % i, w="all")
         kv.put("timed", b"soon", ttl=1000, w="all")
+        kv.put("s:0", b"v", mode="strong")
+        kv.put("s:3", b"v", mode="strong")
+        kv.delete("s:3", mode="strong")
     return made
 
 
@@ -150,6 +157,8 @@ GET = [
     Row("get one -r one", 0, prints(b"milk\n")),
     Row("get one -r quorum", 0, prints(b"milk\n")),
     Row("get one -r all", 0, prints(b"milk\n")),
+    *(Row(f"get one --via n{i} -o json", 0, via(f"n{i}")) for i in (1, 2, 3)),
+    Row("get one --via n9 -o json", 9, silent, error("Invalid", 9)),
     Row("get one -r 3 --mode quorum", 0, prints(b"milk\n")),
     Row("get nothing", 5, silent, says("nothing")),
     Row("get gone", 5, silent),
@@ -207,17 +216,17 @@ PUT = [
     Row("delete p:1", 0),
     Row("delete d:2 --context {one}", 9, silent),
     Row("put s:1 v --mode strong -o json", 0, lambda ran: written(ran.json) and "condition" not in ran.json),
-    Row("get s:1 --mode strong", 0, prints(b"v\n"), silent_err),
-    Row("get s:1 --mode strong --explain", 0, prints(b"v\n"), says("strong")),
-    Row("get s:1", 0, prints(b"v\n")),
-    Row("put s:1 w", 7, silent, says("mode strong")),
-    Row("put s:1 w --mode strong --if-absent", 7, silent, says("exists")),
+    Row("get s:0 --mode strong", 0, prints(b"v\n"), silent_err),
+    Row("get s:0 --mode strong --explain", 0, prints(b"v\n"), says("strong")),
+    Row("get s:0", 0, prints(b"v\n")),
+    Row("put s:0 w", 7, silent, says("mode strong")),
+    Row("put s:0 w --mode strong --if-absent", 7, silent, says("exists")),
     Row("put s:1 w --mode strong --if-match {one}", 9, silent),
     Row("put s:1 w --mode strong -w all", 9, silent, says("majority")),
     Row("put s:1 w --mode strong --ttl 5s", 9, silent, says("time to live")),
     Row("delete s:1 --mode strong --if-match x --context y", 2, silent),
-    Row("delete s:1 --mode strong", 0),
-    Row("get s:1 --mode strong", 5, silent),
+    Row("delete s:2 --mode strong", 0),
+    Row("get s:3 --mode strong", 5, silent),
 ]
 
 SCAN = [

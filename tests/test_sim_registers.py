@@ -142,6 +142,20 @@ def test_a_request_under_way_when_the_minority_notices_is_not_kept_waiting(world
     assert world.now_ms < 5_000
 
 
+def test_a_stranger_cut_off_from_all_owners_refuses_at_once() -> None:
+    """It could only pass the request on, and nobody is there: nothing is sent, so nothing is in doubt."""
+    four = World(seed=1, nodes=4)
+    stranger = four.stranger("k")
+    part_of_it(four, stranger)
+
+    began = four.now_ms
+    for call in (put(four, "lost", via=stranger), get(four, stranger)):
+        assert four.wait(call).failed.error == Error.UNAVAILABLE
+        assert not call.failed.maybe_applied
+    assert four.now_ms - began < 50
+    assert four.node(stranger).local.counters["forwarded"] == 0
+
+
 def test_a_timeout_is_indeterminate_once_the_value_has_left(world: World) -> None:
     """The accept was sent, its answers are lost: maybe. Before that nothing was written, and it says so."""
     world.wait(put(world, "old"))

@@ -40,6 +40,10 @@ IfMatch = Annotated[
     str | None,
     typer.Option(metavar="C", help="Only if the key is as this context saw it (best effort, but in mode strong)."),
 ]
+Via = Annotated[
+    str | None,
+    typer.Option(metavar="NODE", help="Ask this node, whichever own the key; else the first owner in reach."),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Tell on stderr how the request went.")]
 
 
@@ -72,6 +76,7 @@ def put(
     if_match: IfMatch = None,
     siblings: Annotated[bool, typer.Option("--siblings", help="Keep what is there beside it.")] = False,
     ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Gone after this time: 60s, 5m, 1h.")] = None,
+    via: Via = None,
     explain: Explain = False,
 ) -> None:
     """Write a value to W of the key's owners. A VALUE that begins with - comes after --."""
@@ -83,7 +88,7 @@ def put(
     raw = stdin_bytes() if value == "-" else os.fsencode(value)
     written = ctl.client().put(
         key_bytes(key), raw, w=w, mode=mode, context=context, if_absent=if_absent, if_match=if_match,
-        siblings=siblings, ttl=lifetime, story=ctl.wants_story or explain,
+        siblings=siblings, ttl=lifetime, via=via, story=ctl.wants_story or explain,
     )  # fmt: skip
     best_effort = (if_absent or if_match is not None) and mode != "strong"
     ctl.show(written_view("put", written, best_effort=best_effort))
@@ -98,6 +103,7 @@ def get(
     mode: Mode = "eventual",
     siblings: Annotated[bool, typer.Option("--siblings", help="Print all siblings, a line each.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The exact bytes, without a newline.")] = False,
+    via: Via = None,
     explain: Explain = False,
 ) -> None:
     """Print the value of a key. Absent: exit 5. Several siblings without --siblings: exit 7."""
@@ -106,7 +112,7 @@ def get(
     mode, r = mode_word(mode), count(r, "r")
     if raw and (siblings or ctl.form_given):
         raise Usage("--raw excludes --siblings and -o")
-    item = ctl.client().fetch(key_bytes(key), r=r, mode=mode, story=ctl.wants_story or explain)
+    item = ctl.client().fetch(key_bytes(key), r=r, mode=mode, via=via, story=ctl.wants_story or explain)
     if explain and item.story is not None and not ctl.wants_story:
         ctl.note(story_text(item.story))
     if ctl.wants_story:
@@ -142,6 +148,7 @@ def delete(
     mode: Mode = "eventual",
     context: Context = None,
     if_match: IfMatch = None,
+    via: Via = None,
     explain: Explain = False,
 ) -> None:
     """Delete a key: write a tombstone over what R owners hold, or over what --context saw."""
@@ -151,8 +158,9 @@ def delete(
     if context is not None and if_match is not None:
         raise Usage("--context and --if-match exclude each other")
     written = ctl.client().delete(
-        key_bytes(key), w=w, mode=mode, context=context, if_match=if_match, story=ctl.wants_story or explain
-    )
+        key_bytes(key), w=w, mode=mode, context=context, if_match=if_match, via=via,
+        story=ctl.wants_story or explain,
+    )  # fmt: skip
     ctl.show(written_view("delete", written, best_effort=if_match is not None and mode != "strong"))
     if explain and written.story is not None and not ctl.wants_story:
         ctl.note(story_text(written.story))

@@ -68,7 +68,7 @@ class Forwarder:
             if isinstance(ask, Put):
                 ask = msgspec.structs.replace(ask, retry=ask.retry or bool(tried))
             return self._stand_in(client, ask, local.routes.owners[local.routes.partition(ask.key)])
-        if owner is None:
+        if owner is None or owner in local.peers.avoided:
             maybe = bool(tried) and isinstance(ask, Put)
             error = Error.INDETERMINATE if maybe else Error.UNAVAILABLE
             return local.outbox.send(client, self._failed(ask, error, "no owner of this key can be reached"))
