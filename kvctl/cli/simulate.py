@@ -60,8 +60,14 @@ def simulate(
     cores = _within("jobs", jobs if jobs is not None else os.cpu_count() or 1, 1_024)
     if (faults is not None or ops is not None or shrink) and len(seeds) > 1:
         raise Usage("--faults, --ops and --shrink are for one seed")
-    verdicts = list(_run(ctl, seeds, wanted, cores))
-    ctl.show(_view(verdicts))
+    verdicts = []
+    for verdict in _run(seeds, wanted, cores):
+        verdicts.append(verdict)
+        if ctl.form == "jsonl":  # a campaign of hours is worth reading, and keeping, while it runs
+            ctl.show(_view([verdict]))
+            sys.stdout.flush()
+    if ctl.form != "jsonl":
+        ctl.show(_view(verdicts))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     for verdict in failed[:20]:
         ctl.note(verdict.explain())
@@ -71,7 +77,7 @@ def simulate(
         raise typer.Exit(1)
 
 
-def _run(ctl: Ctl, seeds: range, wanted: object, cores: int) -> Iterator[Verdict]:
+def _run(seeds: range, wanted: object, cores: int) -> Iterator[Verdict]:
     from kvctl.scenarios.simulating import Wanted, run_all
 
     assert isinstance(wanted, Wanted)
