@@ -14,6 +14,7 @@ from kvnode.config import Settings
 from kvnode.protocol import messages as m
 from kvnode.protocol.context import encode_context
 from kvnode.protocol.types import ALL, NodeId, decode_record
+from kvnode.sim.world import World
 from tests.harness import (
     CLIENT,
     N1,
@@ -269,3 +270,30 @@ def test_a_pair_above_the_limit_is_invalid_and_one_at_the_limit_is_not() -> None
     assert one(CLIENT, hand.hear(CLIENT, put(value=b"v" * 10)), m.Failed).error == m.Error.INVALID
     assert write(hand, put(value=b"v" * 9))
     assert one(CLIENT, hand.hear(CLIENT, put(b"k" * 11, None)), m.Failed).error == m.Error.INVALID
+
+
+# ---- nobody is left to make up the number ------------------------------------------------------
+
+
+def test_hints_for_owners_that_died_under_a_quorum_write_are_no_votes_and_its_client_is_told() -> None:
+    """Nobody knew that two of three are down; two fallbacks keep it for them; the put was dropped in silence."""
+    world = World(seed=1, nodes=5)
+    world.run(1_000)
+    first, second, third = world.owners("k")
+    world.network.reports_lost, world.network.keeps = 1.0, 0.0
+    world.crash(second, third)
+    call = world.wait(world.put("k", "v", via=first, mode="quorum", siblings=True, timeout_ms=500))
+    assert world.hinted == 2
+    assert call.failed.maybe_applied
+    assert call.failed.acked == 1
+
+
+def test_a_delete_whose_owner_goes_while_it_reads_is_told_so() -> None:
+    """w=3 was possible when it came; by the time it is written one owner is out, and nobody stands in."""
+    hand = Hand()
+    (asked,) = (message for _, message in hand.hear(CLIENT, put(value=None, w=ALL)))
+    assert isinstance(asked, m.ReadReplica)
+    hand.lose(N3)
+    order = one(N2, hand.hear(N2, m.ReplicaSame(asked.rid)), m.WriteReplica)
+    told = one(CLIENT, [*hand.commit(), *hand.hear(N2, m.ReplicaWritten(order.rid))], m.Failed)
+    assert (told.error, told.maybe_applied, told.need) == (m.Error.UNAVAILABLE, True, 3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvnode.config import Settings
 from kvnode.core.consensus import decode_register
 from kvnode.core.rejoin import WAIT_MS
 from kvnode.protocol.messages import Condition, Error, Got, Written
@@ -251,6 +252,29 @@ def test_a_wiped_acceptor_casts_no_ballot_until_it_has_the_others_registers(worl
     world.crash("n1")
     world.run(3_000)
     assert get(world, "n2", timeout_ms=5_000).values == [b"v"]
+
+
+def test_a_wiped_acceptor_that_restarts_once_its_versions_are_back_still_has_no_votes() -> None:
+    """It counts for `quorum` again, and the others took its disk for whole: so it voted, without its registers."""
+    world = World(seed=1, settings=Settings(repair_interval_ms=1_000))
+    world.wait(put(world, "old"))
+    world.settle()
+    world.partition({"n3"}, {"n1", "n2"})
+    world.run(2_500)
+    assert isinstance(world.wait(put(world, "new")).result, Written)
+    world.wipe("n2")
+    world.heal()
+    world.restart("n2")
+    world.run_until(lambda: not world.node("n2").local.recovering, within_ms=WAIT_MS - 5_000)
+    world.run(2_000)
+
+    world.crash("n2")
+    world.restart("n2")
+    world.run(3_000)
+    assert world.node("n2").local.voteless
+    world.crash("n1")
+    world.run(2_500)
+    assert get(world, "n3").failed.error in (Error.UNAVAILABLE, Error.INDETERMINATE)
 
 
 # ---- two worlds --------------------------------------------------------------------------------

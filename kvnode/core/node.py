@@ -159,7 +159,7 @@ class Node:
     def _wire(self) -> None:
         """Who is told of what."""
         self.membership.oldest_hint = self.hints.oldest
-        self.membership.recovering = lambda: len(self._local.recovering)
+        self.membership.recovering = lambda: len(self._local.recovering | self._local.voteless)
         self.exchanges.on_exchanged = self._on_exchanged
         self.exchanges.on_busy = self.rounds.on_busy
         self.rounds.urgent = self._urgent
