@@ -61,6 +61,7 @@ class DictStore:
         self.kept: dict[HintKey, Hint] = {}
         self.facts: dict[str, bytes] = {}
         self.kept_registers: dict[bytes, bytes] = {}
+        self.damaged_registers: set[bytes] = set()
 
     def get(self, key: bytes) -> Held | None:
         if key in self.damaged:
@@ -94,6 +95,8 @@ class DictStore:
         return self.facts.get(name, b"")
 
     def register(self, key: bytes) -> bytes:
+        if key in self.damaged_registers:
+            raise Unreadable
         return self.kept_registers.get(key, b"")
 
     def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from kvnode import config
 from kvnode.config import Settings
 from kvnode.protocol import messages as m
 from kvnode.protocol.context import encode_context
-from kvnode.protocol.types import ALL, NodeId, decode_record
+from kvnode.protocol.types import ALL, EVENTUAL, NodeId, decode_record
 from kvnode.sim.world import World
 from tests.harness import (
     CLIENT,
@@ -21,6 +21,7 @@ from tests.harness import (
     N2,
     N3,
     WALL,
+    DictStore,
     Hand,
     context,
     one,
@@ -297,3 +298,20 @@ def test_a_delete_whose_owner_goes_while_it_reads_is_told_so() -> None:
     order = one(N2, hand.hear(N2, m.ReplicaSame(asked.rid)), m.WriteReplica)
     told = one(CLIENT, [*hand.commit(), *hand.hear(N2, m.ReplicaWritten(order.rid))], m.Failed)
     assert (told.error, told.maybe_applied, told.need) == (m.Error.UNAVAILABLE, True, 3)
+
+
+# ---- damaged registers -------------------------------------------------------------------------
+
+
+def test_a_key_whose_register_is_damaged_is_not_taken_for_one_that_has_none() -> None:
+    """No put beside it, and no "not found" for what may be there; other keys are served as ever."""
+    store = DictStore()
+    store.kept_registers = {KEY: b"unreadable"}
+    store.damaged_registers = {KEY}
+    hand = Hand(store=store)
+    for question in (put(value=b"v"), m.Get(8, KEY, 0, EVENTUAL, 1_000)):
+        failed = one(CLIENT, hand.hear(CLIENT, question), m.Failed)
+        assert (failed.error, failed.maybe_applied) == (m.Error.UNAVAILABLE, False)
+    hand.commit()
+    assert not store.rows
+    assert to(N2, hand.hear(CLIENT, m.Get(9, b"other", 0, EVENTUAL, 1_000)))

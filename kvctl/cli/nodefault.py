@@ -7,6 +7,7 @@ takes a quorum away is asked about first. Never: leaves half a fault behind when
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,10 +33,27 @@ SIGNED: dict[str, Any] = {"context_settings": {"ignore_unknown_options": True}}
 """`-5s` is a time here, not an option."""
 
 
+SHARES = {
+    "drop": "Lose a share of what a node sends.",
+    "duplicate": "Send a share of what a node sends twice (but for forwarded puts).",
+    "reorder": "Hold back a share of what a node sends, so that later batches pass it.",
+    "corrupt": "Damage a share of what a node sends: peers must drop and count it.",
+}
+DISKS = {
+    "full-disk": "Fail the next write of a node for want of room: it stops.",
+    "fail-fsync": "Fail the next fsync of a node: it stops.",
+}
+
+
 def add(app: typer.Typer) -> None:
     """Add these commands to the group of faults."""
-    for each in (partition, delay, drop, duplicate, reorder, corrupt, slow_disk, full_disk, fail_fsync):
-        command(app)(each)
+    command(app)(partition)
+    command(app)(delay)
+    for kind, about in SHARES.items():
+        command(app, kind)(_of_share(kind, about))
+    command(app)(slow_disk)
+    for kind, about in DISKS.items():
+        command(app, kind)(_of_disk(kind, about))
     command(app, **SIGNED)(skew)
 
 
@@ -143,57 +161,39 @@ def delay(
     order.carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
 
 
-def drop(
-    ctl: Ctl,
-    target: LinkArg,
-    part: ShareArg,
-    for_: For = FOR,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    name: ClusterName = None,
-) -> None:
-    """Lose a share of what a node sends."""
-    Order("drop", *link(target), amount=share(part)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
+def _of_share(kind: str, about: str) -> Callable[..., None]:
+    """The command of a fault that strikes a share of what a node sends."""
+
+    def strike(
+        ctl: Ctl,
+        target: LinkArg,
+        part: ShareArg,
+        for_: For = FOR,
+        yes: Yes = False,
+        dry_run: DryRun = False,
+        name: ClusterName = None,
+    ) -> None:
+        Order(kind, *link(target), amount=share(part)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
+
+    strike.__doc__ = about
+    return strike
 
 
-def duplicate(
-    ctl: Ctl,
-    target: LinkArg,
-    part: ShareArg,
-    for_: For = FOR,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    name: ClusterName = None,
-) -> None:
-    """Send a share of what a node sends twice (but for forwarded puts)."""
-    order = Order("duplicate", *link(target), amount=share(part))
-    order.carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
+def _of_disk(kind: str, about: str) -> Callable[..., None]:
+    """The command of a fault after which a node stops."""
 
+    def strike(
+        ctl: Ctl,
+        node: NodeArg,
+        for_: For = FOR,
+        yes: Yes = False,
+        dry_run: DryRun = False,
+        name: ClusterName = None,
+    ) -> None:
+        Order(kind, (node,)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
 
-def reorder(
-    ctl: Ctl,
-    target: LinkArg,
-    part: ShareArg,
-    for_: For = FOR,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    name: ClusterName = None,
-) -> None:
-    """Hold back a share of what a node sends, so that later batches pass it."""
-    Order("reorder", *link(target), amount=share(part)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
-
-
-def corrupt(
-    ctl: Ctl,
-    target: LinkArg,
-    part: ShareArg,
-    for_: For = FOR,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    name: ClusterName = None,
-) -> None:
-    """Damage a share of what a node sends: peers must drop and count it."""
-    Order("corrupt", *link(target), amount=share(part)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
+    strike.__doc__ = about
+    return strike
 
 
 def slow_disk(
@@ -208,30 +208,6 @@ def slow_disk(
     """Delay each commit of a node: 200ms."""
     order = Order("slow-disk", (node,), amount=seconds(by) * 1000)
     order.carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
-
-
-def full_disk(
-    ctl: Ctl,
-    node: NodeArg,
-    for_: For = FOR,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    name: ClusterName = None,
-) -> None:
-    """Fail the next write of a node for want of room: it stops."""
-    Order("full-disk", (node,)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
-
-
-def fail_fsync(
-    ctl: Ctl,
-    node: NodeArg,
-    for_: For = FOR,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    name: ClusterName = None,
-) -> None:
-    """Fail the next fsync of a node: it stops."""
-    Order("fail-fsync", (node,)).carry_out(ctl, for_, yes=yes, dry_run=dry_run, name=name)
 
 
 def skew(

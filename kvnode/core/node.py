@@ -284,9 +284,7 @@ class Node:
             self._forwarder.on_request(sender, ask)
         elif ask.mode == STRONG:
             self._strong.on_request(sender, ask, peers)
-        elif accepted := self._worlds.accepted_here(ask.key):
-            self._worlds.on_other_get(sender, ask, accepted)
-        else:
+        elif not self._worlds.takes_get(sender, ask):
             self._reader.on_get(sender, ask, peers)
 
     def _on_put(self, sender: Address, ask: m.Put) -> None:
@@ -296,9 +294,7 @@ class Node:
             self._forwarder.on_request(sender, ask)
         elif ask.mode == STRONG:
             self._strong.on_request(sender, ask, peers)
-        elif self._worlds.accepted_here(ask.key):
-            self._worlds.on_other_put(sender, ask)
-        else:
+        elif not self._worlds.takes_put(sender, ask):
             self._writer.on_put(sender, ask, peers)
 
     def _on_replica_written(self, sender: NodeId, written: m.ReplicaWritten) -> None:

@@ -26,30 +26,50 @@ class Worlds:
         self._local = local
         self._outbox = local.outbox
 
-    def accepted_here(self, key: bytes) -> Record:
-        """The value of a key's register as this node accepted it, whether or not it is chosen."""
+    def takes_get(self, client: Address, ask: Get) -> bool:
+        """Answer a get in another mode of a key that is a register. False when it is none."""
         if not self._outbox.any_registers:
-            return ()
-        try:
-            value = decode_register(self._outbox.register(key)).value
-        except Unreadable:
-            return ()
-        return decode_record(value) if value else ()
-
-    def on_other_put(self, client: Address, ask: Put) -> None:
-        """A put in another mode to a key that is a register."""
+            return False
         local = self._local
+        try:
+            accepted = self._accepted(ask.key)
+            held = self._outbox.read(ask.key) if accepted else None
+        except Unreadable:
+            return self._refuse_damaged(client, ask)
+        if not accepted:
+            return False
+        record = merge(accepted, held.record()) if held is not None else accepted
+        local.counters["registers_read_elsewise"] += 1
+        self._outbox.ack(client, Got(ask.rid, local.routes.epoch, encode_record(record)))
+        return True
+
+    def takes_put(self, client: Address, ask: Put) -> bool:
+        """Refuse a put in another mode to a key that is a register. False when it is none."""
+        if not self._outbox.any_registers:
+            return False
+        local = self._local
+        try:
+            if not self._accepted(ask.key):
+                return False
+        except Unreadable:
+            return self._refuse_damaged(client, ask)
         local.counters["refused_conflict"] += 1
         text, hint = "this key is a register: it is written in mode strong only", "write it with --mode strong"
         # What it shows may not be durable yet.
         self._outbox.ack(client, Failed(ask.rid, local.routes.epoch, Error.CONFLICT, text, hint, ask.retry))
+        return True
 
-    def on_other_get(self, client: Address, ask: Get, accepted: Record) -> None:
-        """A get in another mode of a key that is a register."""
-        try:
-            held = self._outbox.read(ask.key)
-        except Unreadable:
-            held = None
-        record = merge(accepted, held.record()) if held is not None else accepted
-        self._local.counters["registers_read_elsewise"] += 1
-        self._outbox.ack(client, Got(ask.rid, self._local.routes.epoch, encode_record(record)))
+    def _accepted(self, key: bytes) -> Record:
+        """The value of a key's register as this node accepted it, chosen or not. Raises `Unreadable`."""
+        value = decode_register(self._outbox.register(key)).value
+        return decode_record(value) if value else ()
+
+    def _refuse_damaged(self, client: Address, ask: Get | Put) -> bool:
+        """Whether the key is a register cannot be told: to guess would hide it, or write beside it."""
+        local = self._local
+        local.counters["refused_unavailable"] += 1
+        text = "this owner's copy of the key is damaged: whether it is a register cannot be told"
+        retried = isinstance(ask, Put) and ask.retry
+        failed = Failed(ask.rid, local.routes.epoch, Error.UNAVAILABLE, text, "kvctl explain KEY", retried)
+        self._outbox.send(client, failed)
+        return True

@@ -5,7 +5,7 @@ read with each write: what was acknowledged is one time an actor, and a read rea
 
     quorum_reads_see    a `quorum` read shows, or has covered, every write acknowledged in that mode before
     read_your_writes    ...those of its own client, named apart: a client notices
-    monotonic_reads     ...and what an earlier `quorum` read of its client showed, acknowledged or not
+    monotonic_reads     ...and what an earlier `quorum` read showed, of whichever client, acknowledged or not
     deletes_are_seen    ...and shows no value that a delete, acknowledged in that mode before, covers
     stale reads         counted, whatever the mode: a promise of `quorum` alone
 """
@@ -55,8 +55,8 @@ class Step(NamedTuple):
     """A moment at which an operation begins to count, or is judged."""
 
     at: int
-    judged: bool
-    """Reads are judged at their beginning, before what ended in that same moment."""
+    over: bool
+    """Whether it ends here, and counts from now on; else a read begins, and is judged, before what ends then."""
     op: Op
 
 
@@ -64,7 +64,7 @@ def steps(ops: Sequence[Op]) -> list[Step]:
     """Acknowledged writes and answered reads where they begin to count, and reads where they are judged."""
     found = [Step(op.invoked, False, op) for op in ops if op.reads]
     found += [Step(op.ended, True, op) for op in ops if op.ended is not None and (op.reads or op.dot is not None)]
-    return sorted(found, key=lambda step: (step.at, step.judged, step.op.number))
+    return sorted(found, key=lambda step: (step.at, step.over, step.op.number))
 
 
 def quorum_reads_see(story: KeyStory) -> Iterator[str]:
@@ -93,10 +93,9 @@ def read_your_writes(story: KeyStory) -> Iterator[str]:
 
 
 def monotonic_reads(story: KeyStory) -> Iterator[str]:
-    """A `quorum` read sees what an earlier one of its client saw."""
-    mine: dict[str, Due] = {}
+    """A `quorum` read sees what an earlier one saw, whoever asked: it was written back (`core/writeback`)."""
+    due = Due(story)
     for _, over, op in steps([op for op in story.reads if op.quorum]):
-        due = mine.setdefault(op.client, Due(story))
         if over:
             for dot in map(dot_of, op.shown):
                 # What nobody was told is written may go with the only disk it was on.
@@ -105,7 +104,7 @@ def monotonic_reads(story: KeyStory) -> Iterator[str]:
         else:
             for dot, number in due.missing(op.shown):
                 value = story.versions[dot].value
-                yield f"read {op.number} of {op.client} does not see {value!r}, which its read {number} showed"
+                yield f"read {op.number} of {op.client} does not see {value!r}, which read {number} showed before"
 
 
 def deletes_are_seen(story: KeyStory) -> Iterator[str]:
