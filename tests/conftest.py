@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,10 @@ from tests.aging import Aging, aging_cluster
 
 COMMAND_S = 60
 HOMES: list[Path] = []
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A job that a shell runs in the background has Ctrl-C ignored, and so would all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Ran(NamedTuple):
