@@ -173,6 +173,11 @@ class World:
         for name in names:
             self.node(name).crash()
 
+    def stop(self, *names: str) -> None:
+        """These machines end as an operator ends them."""
+        for name in names:
+            self.node(name).stop()
+
     def restart(self, *names: str) -> None:
         """These machines boot again."""
         for name in names:
