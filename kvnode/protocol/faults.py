@@ -78,6 +78,9 @@ class SetFault(Wire, frozen=True, tag=13):
     rid: Rid
     fault: Fault
     for_ms: Count
+    deadline: Count = 0
+    """Steady wall ms of the receiver, as the sender knows it, after which this must not be obeyed: a node
+    that was paused would break long after it was to. 0 where the sender does not know that clock."""
 
 
 class HealFault(Wire, frozen=True, tag=14):

@@ -14,7 +14,6 @@ from msgspec import Struct
 from kvnode.protocol import faults as inside
 from kvnode.protocol.types import ALL, DEFAULT, NodeId
 
-
 ANY_NODE, AN_OWNER = "any", "owner"
 
 

@@ -42,7 +42,8 @@ PROFILES = {
         every_ms=(2_000, 20_000), lasts_ms=(500, 10_000), kinds=ROUGH, skews_ms=(-5_000, -200, 200, 5_000),
     ),
     "hostile": Profile(
-        every_ms=(200, 4_000), lasts_ms=(50, 8_000), kinds=(*ROUGH, "fail-fsync", "full-disk"), together=0, wipes=3,
+        every_ms=(200, 4_000), lasts_ms=(50, 8_000), kinds=(*ROUGH, "fail-fsync", "full-disk"), together=0,
+        wipes=3,
         skews_ms=(-3_600_000, -5_000, -200, 200, 5_000, 3_600_000),
     ),
 }  # fmt: skip
