@@ -52,6 +52,8 @@ class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mode: str = "eventual"
     via: str = ANY_NODE
     """`any`: to a node drawn by the seed, whoever owns the key; `owner`: as the client library routes."""
+    mixed_counts: bool = True
+    """In mode `eventual`: R and W of one and of all are asked for too; else a majority, always."""
     gets: int = 50
     puts: int = 43
     deletes: int = 5
@@ -194,7 +196,7 @@ def case_of(scenario: Scenario, name: str, seed: int | None = None) -> Case:
             raise ScenarioWrong(f"fault {place + 1} ({wanted.kind}): {error}") from error
     faults.sort(key=lambda fault: fault.at_ms)
     # Where a disk is lost, one copy is no promise.
-    single = not any(fault.kind == "wipe" for fault in faults)
+    single = load.mixed_counts and not any(fault.kind == "wipe" for fault in faults)
     asked = Load(
         clients=load.clients, keys=load.keys, rate=load.rate, mode=load.mode, gets=load.gets, puts=load.puts,
         deletes=load.deletes, scans=load.scans, value_bytes=load.value_bytes,
