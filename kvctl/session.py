@@ -27,6 +27,7 @@ from kvnode.protocol.messages import (
     Hello,
     Message,
     Put,
+    SetFault,
     Welcome,
     Written,
     safe_to_retry,
@@ -145,13 +146,13 @@ class Session:
             address = self._choose(self._places(call), call.tried)
         call.address = address
         call.sent_at = self.now
-        if type(ask) is Put:
+        if type(ask) is Put or type(ask) is SetFault:
             clock = self._clocks.get(address)
             if clock is not None:
                 until = int(call.deadline * 1000 + clock)
                 call.ask = ask = msgspec.structs.replace(ask, deadline=until)
-            elif address not in self._asked_time:
-                self._ask_time(address)
+            else:
+                self.ask_time(address)
         self._pending[ask.rid] = call
         box = self._out.get(address)
         if box is None:
@@ -217,6 +218,15 @@ class Session:
             call.outcome = reply
             if call.notify is not None:
                 call.notify(call)
+
+    def knows_time(self, address: str) -> bool:
+        """Whether what is sent there can be dated by the clock of who receives it."""
+        return address in self._clocks
+
+    def ask_time(self, address: str) -> None:
+        """Ask a node what time it is, unless that has been done."""
+        if address not in self._asked_time:
+            self._ask_time(address)
 
     def _ask_time(self, address: str) -> int:
         """Ask a node who it is, what the ring is, and what time. The request's id."""

@@ -129,7 +129,7 @@ def _view(verdicts: list[Verdict]) -> View:
         (
             str(v.seed), v.word, str(v.judgement.operations), str(v.judgement.acknowledged), str(v.judgement.lost),
             str(v.judgement.stale_reads), str(v.judgement.max_siblings), str(sum(v.report.faults.values())),
-            str(v.report.sim_ms // 1000), str(v.report.events), f"{v.took_s:.1f}",
+            str((v.report.sim_ms or 0) // 1000), str(v.report.events), f"{v.took_s:.1f}",
         )
         for v in verdicts
     )  # fmt: skip

@@ -11,7 +11,10 @@ from random import Random
 
 from msgspec import Struct
 
-from kvnode.protocol.types import ALL, DEFAULT
+from kvnode.protocol import faults as inside
+from kvnode.protocol.types import ALL, DEFAULT, NodeId
+
+ANY_NODE, AN_OWNER = "any", "owner"
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -24,16 +27,27 @@ class Fault(Struct, frozen=True, kw_only=True):
     nodes: tuple[str, ...] = ()
     """Whom it strikes; of a partition, one side."""
     others: tuple[str, ...] = ()
-    """Of a partition, the other side."""
+    """Of a partition, the other side; of another link fault, to whom (to all, if empty)."""
     one_way: bool = False
     amount: int = 0
-    """Of delay, slow-disk and skew: milliseconds; of drop and duplicate: per cent."""
+    """Of delay, slow-disk and skew: milliseconds; of `SHARES`: per cent."""
+    jitter: int = 0
+    """Of delay: so many milliseconds more or less."""
+
+    def as_order(self, name: str) -> inside.Fault:
+        """As a real node is told of it; for kinds that are `INSIDE` one."""
+        amount = self.amount / 100 if self.kind in SHARES else float(self.amount)
+        return inside.Fault(
+            name, self.kind, tuple(map(NodeId, self.nodes)), tuple(map(NodeId, self.others)), amount,
+            float(self.jitter), self.one_way,
+        )  # fmt: skip
 
 
-KINDS = (
-    "kill", "wipe", "pause", "partition", "delay", "drop", "duplicate", "slow-disk", "fail-fsync", "skew",
-)  # fmt: skip
-"""As `kvctl fault` has them. Reordering comes with `delay`; the simulated network never corrupts."""
+PROCESS = ("kill", "stop", "wipe", "pause")
+"""What befalls a process; the rest happens inside a node."""
+INSIDE, LINKS, SHARES = inside.KINDS, inside.LINKS, inside.SHARES
+KINDS = (*PROCESS, *INSIDE)
+"""As `kvctl fault` has them."""
 
 
 class Kind(Enum):
@@ -82,6 +96,8 @@ class Load(Struct, frozen=True, kw_only=True):
     timeout_ms: int = 2_000
     single: bool = True
     """Whether w=1 and r=1 are asked for too, in `eventual`."""
+    via: str = ANY_NODE
+    """To which node an operation goes: one drawn by its number, or as the client library routes."""
 
 
 class Case(Struct, frozen=True, kw_only=True):

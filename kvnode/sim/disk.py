@@ -59,6 +59,7 @@ class SimDisk:
         """How often it was opened: a commit of an earlier boot means nothing to this one."""
         self._stalled_until: Tenths = 0
         self._fail_next = False
+        self._full = False
         self.written = 0
         """Records submitted, of all boots."""
         self.durable = 0
@@ -139,6 +140,8 @@ class SimDisk:
         """Make these writes visible, and begin their commit as turn `number`."""
         assert not self.failed
         assert number > (self._pending[-1][0] if self._pending else self.durable)
+        if self._full:
+            return self._fail("no room for a write")
         self._show(writes)
         if aside is not None:
             self._facts |= aside.facts
@@ -149,6 +152,7 @@ class SimDisk:
         self._pending.append((number, writes, aside))
         if not self._committing:
             self._begin()
+        return None
 
     def _persist(self, writes: Writes, aside: Aside | None) -> None:
         """A turn reaches the platter."""
@@ -170,6 +174,12 @@ class SimDisk:
     def settled(self) -> bool:
         """Whether everything submitted is durable."""
         return not self._pending
+
+    def sync(self) -> None:
+        """Everything submitted becomes durable, now."""
+        while self._pending:
+            self.durable, writes, aside = self._pending.popleft()
+            self._persist(writes, aside)
 
     def crash(self) -> None:
         """The power goes: a prefix of what was not durable may have reached the platter."""
@@ -233,9 +243,13 @@ class SimDisk:
         """The next commit fails; what it had written by then is anyone's guess."""
         self._fail_next = True
 
+    def fill(self) -> None:
+        """There is no room from now on: the next turn that writes fails, and leaves no trace."""
+        self._full = True
+
     def mend(self) -> None:
         """No stall or failure is to come any more."""
-        self._fail_next = False
+        self._fail_next = self._full = False
         self._stalled_until = 0
 
     def damage(self, key: bytes) -> None:
@@ -281,7 +295,7 @@ class SimDisk:
         if self._timeline.now < self._stalled_until:
             return self._timeline.at(self._stalled_until, self._returned, opened, last)
         if self._fail_next:
-            return self._fail()
+            return self._fail("a commit failed")
         while self._pending and self._pending[0][0] <= last:
             self.durable, writes, aside = self._pending.popleft()
             self._persist(writes, aside)
@@ -290,10 +304,10 @@ class SimDisk:
             self._begin()
         return self.on_commit()
 
-    def _fail(self) -> None:
+    def _fail(self, why: str) -> None:
         self._fail_next = False
         self.failed = True
-        self._trace.note("disk", self._name, "a commit failed")
+        self._trace.note("disk", self._name, why)
         self.on_commit()
 
 

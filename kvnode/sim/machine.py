@@ -101,6 +101,14 @@ class SimNode:
         self._inbox.clear()
         self.disk.crash()
 
+    def stop(self) -> None:
+        """End as SIGTERM ends a process: what was written is committed and acknowledged, then nothing more."""
+        assert self.up
+        if not self.disk.failed:
+            self.disk.sync()
+            self._release()
+        self.crash("stopped")
+
     def restart(self) -> None:
         """A new boot."""
         assert not self.up
@@ -206,7 +214,9 @@ class SimNode:
         for _ in range(min(len(self._inbox), config.TURN_FRAMES_MAX)):
             sender, frame = self._inbox.popleft()
             read = self._reader.read(bytes(frame))
-            assert read is not None, "the network never damages a frame"
+            if read is None:
+                assert self._around.network.spoilt, "a frame was damaged, and not on purpose"
+                continue
             greeting, messages = read
             if greeting.role == NODE:
                 assert greeting.cluster_id == self._around.ring.cluster_id
