@@ -83,6 +83,10 @@ class Clients:
         """Whether all is asked for and answered."""
         return not any(self._queues.values()) and not self._ground.asking.waiting
 
+    def stop(self) -> None:
+        """Ask for nothing more."""
+        self._ends = self._ground.timeline.now - 1
+
     def _next(self, client: str) -> None:
         if queue := self._queues[client]:
             timeline = self._ground.timeline
