@@ -25,12 +25,16 @@ from kvnode.sim.client import Call, Context
 from kvnode.sim.clock import START, millis, tenths
 from kvnode.sim.events import Tell
 from kvnode.sim.ground import Ground
+from kvnode.sim.linear import ANY
 from kvnode.sim.sides import Side, sides
 from kvnode.sim.story import Replicas
+from kvnode.sim.strong import judge_registers, shown
 from kvnode.sim.world import World
 
 JUDGE = "judge"
 """The client that reads everything in the end."""
+ENDS_WITHIN_MS = 5_000
+"""The last reads of registers have so long."""
 HEALS_WITHIN_MS = 300_000
 """A store that has not converged so long after all is mended never will."""
 
@@ -72,6 +76,8 @@ class Clients:
         self._queues: dict[str, deque[Planned]] = {}
         self._seen: dict[tuple[str, bytes], Context] = {}
         """Client and key -> what it last saw of it; used for one write."""
+        self._last: dict[tuple[str, bytes], Call] = {}
+        """The same in mode `strong`."""
         self.outcomes: Counter[str] = Counter()
         for op in case.ops:
             self._queues.setdefault(op.client, deque()).append(op)
@@ -103,17 +109,36 @@ class Clients:
 
     def _ask(self, op: Planned) -> Call:
         ground, load = self._ground, self._case.load
-        via, mode = self._node(op), "quorum" if op.quorum else "eventual"
+        via, mode = self._node(op), op.mode
         if op.kind is Kind.SCAN:
             return ground.scan(via, limit=1 + op.via % 20)
         if op.kind is Kind.GET:
             return ground.get(op.key, via, mode=mode, r=op.count, client=op.client, timeout_ms=load.timeout_ms)
-        context = self._seen.pop((op.client, op.key), None) if op.informed else None
         value = f"{op.client}-{op.number}".ljust(load.value_bytes, ".").encode() if op.kind is Kind.PUT else None
+        if mode == "strong":
+            return self._compare_and_set(op, via, value)
+        context = self._seen.pop((op.client, op.key), None) if op.informed else None
         return ground.put(
             op.key, value, via, mode=mode, w=op.count, context=context, client=op.client,
             siblings=op.keeps_siblings and context is None, timeout_ms=load.timeout_ms,
         )  # fmt: skip
+
+    def _compare_and_set(self, op: Planned, via: str, value: bytes | None) -> Call:
+        """A put or delete in mode `strong`, where its condition can be judged by what was shown."""
+        condition, context = Condition.NONE, None
+        expects: bytes | None = ANY
+        last = self._last.get((op.client, op.key))
+        there = shown(last) if last is not None else None
+        if op.condition == "absent":
+            condition, expects = Condition.ABSENT, None
+        elif op.condition == "match" and there is not None:
+            condition, context, expects = Condition.MATCH, last, there
+        call = self._ground.put(
+            op.key, value, via, mode="strong", condition=condition, context=context, client=op.client,
+            timeout_ms=self._case.load.timeout_ms,
+        )  # fmt: skip
+        call.expects = expects
+        return call
 
     def _node(self, op: Planned, but: str = "") -> str:
         """Mostly one that is up: a client sees at once when nobody listens. `but`: it was tried."""
@@ -129,7 +154,9 @@ class Clients:
         told, ask = call.result, call.ask
         kind = type(told).__name__.lower() if told is not None else "silence"
         self.outcomes[told.error.name.lower() if isinstance(told, Failed) else kind] += 1
-        if isinstance(told, Got | Written) and op.kind is not Kind.SCAN:
+        if isinstance(told, Got | Written) and op.mode == "strong":
+            self._last[op.client, op.key] = call
+        elif isinstance(told, Got | Written) and op.kind is not Kind.SCAN:
             self._seen[op.client, op.key] = call.context
         unsure = told is None or (isinstance(told, Failed) and told.maybe_applied)
         if unsure and op.retries and isinstance(ask, Put) and safe_to_retry(ask) and not ask.retry:
@@ -141,7 +168,7 @@ class Clients:
         """The same put at another node, once, said to be a retry."""
         again = self._ground.put(
             op.key, ask.value, self._node(op, call.node), w=ask.w, siblings=ask.siblings, retry=True,
-            mode="quorum" if op.quorum else "eventual", condition=Condition(ask.condition),
+            mode=op.mode, condition=Condition(ask.condition),
             context=Context(ask.context, call.saw), timeout_ms=ask.timeout_ms, client=op.client,
         )  # fmt: skip
         again.on_done = lambda _: self._next(op.client)
@@ -159,10 +186,13 @@ def run(case: Case, tell: Tell | None = None) -> Report:
         world.run_until(lambda: clients.done, within_ms=HEALS_WITHIN_MS)
         breaker.mend()
         world.converge(HEALS_WITHIN_MS)
+        if case.load.mode == "strong":
+            world.run_until(lambda: not any(n.local.voteless for n in world.nodes.values()), HEALS_WITHIN_MS)
+            read_registers(world, case, broken)
     except AssertionError as error:
         broken.append(Violation(_whose(error), b"", str(error) or _where(error)))
     final = world.final()  # before the reads, which would mend what they find
-    if not broken:
+    if not broken and case.load.mode != "strong":
         for key in sorted(final.keys() | {op.key for op in case.ops}):
             call = world.wait(world.get(key, world.owners(key)[0], r=ALL, client=JUDGE))
             if isinstance(call.result, Got):
@@ -174,6 +204,16 @@ def run(case: Case, tell: Tell | None = None) -> Report:
         report, trace_hash=world.trace_hash(), events=world.timeline.happened,
         sim_ms=int(millis(world.timeline.now - START)),
     )  # fmt: skip
+
+
+def read_registers(ground: Ground, case: Case, broken: list[Violation]) -> None:
+    """In the end each owner reads each register: it must answer, and what it shows is part of the history."""
+    for key in sorted({op.key for op in case.ops}):
+        for owner in ground.owners(key):
+            call = ground.get(key, owner, mode="strong", timeout_ms=ENDS_WITHIN_MS, client=JUDGE)
+            ground.wait(call)
+            if not isinstance(call.result, Got):
+                broken.append(Violation("heals", key, f"once all is mended {owner} says {call.result}"))
 
 
 class Ending(NamedTuple):
@@ -190,7 +230,7 @@ def conclude(
 ) -> Report:
     """The verdict on a run, simulated or not."""
     asked = [call for call in calls if call.client != JUDGE.encode()]
-    judgement = judge(
+    judgement = judge_registers(calls) if case.load.mode == "strong" else judge(
         [op for call in calls for op in call.ops()], ending.final, ending.last_reads, disks_lost=case.disks_lost,
         asked=len(asked),
         silent=sum(isinstance(c.result, Failed | None) and not isinstance(c.ask, Put) for c in asked),

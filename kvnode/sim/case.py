@@ -67,9 +67,11 @@ class Planned(Struct, frozen=True, kw_only=True):
     client: str
     kind: Kind
     key: bytes
-    quorum: bool = False
+    mode: str = "eventual"
     count: int = DEFAULT
     """R or W."""
+    condition: str = ""
+    """`absent` or `match`: a compare-and-set, in mode `strong`; `match` takes what its client saw last."""
     informed: bool = True
     """Whether it hands back the context it has, if any."""
     keeps_siblings: bool = False
@@ -130,15 +132,25 @@ def plan(rng: Random, load: Load, lasts_ms: int) -> tuple[Planned, ...]:
 
 
 def _one(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planned:
-    quorum = load.mode == "quorum"
-    free = load.single and not quorum
+    if load.mode == "strong":
+        return _strong(rng, load, number, at_ms, kind)
+    free = load.single and load.mode == "eventual"
     reads = kind in (Kind.GET, Kind.SCAN)
     count = rng.choice((DEFAULT, DEFAULT, 1, ALL)) if free else DEFAULT
     return Planned(
         number=number, at_ms=at_ms, client=f"c{rng.randrange(load.clients)}", kind=kind,
-        key=b"k%d" % rng.randrange(load.keys), quorum=quorum, count=count, informed=rng.randrange(10) < 8,
+        key=b"k%d" % rng.randrange(load.keys), mode=load.mode, count=count, informed=rng.randrange(10) < 8,
         keeps_siblings=not reads and kind is Kind.PUT and rng.randrange(20) == 0, retries=rng.randrange(10) < 7,
         via=rng.getrandbits(30),
+    )  # fmt: skip
+
+
+def _strong(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planned:
+    """Registers are not scanned, know no W and no siblings; half of the writes are under a condition."""
+    return Planned(
+        number=number, at_ms=at_ms, client=f"c{rng.randrange(load.clients)}",
+        kind=Kind.GET if kind is Kind.SCAN else kind, key=b"k%d" % rng.randrange(load.keys), mode="strong",
+        condition=rng.choice(("", "", "", "match", "match", "absent")), retries=False, via=rng.getrandbits(30),
     )  # fmt: skip
 
 

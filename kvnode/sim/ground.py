@@ -60,6 +60,10 @@ class Ground:
         """How a key is called here."""
         return _bytes(key)
 
+    def wait(self, call: Call) -> Call:
+        """Let time pass until an operation is over."""
+        raise NotImplementedError
+
     # ---- what clients do -------------------------------------------------------------------
 
     def put(
