@@ -22,7 +22,7 @@ from kvctl.scenarios.live import LiveGround
 from kvctl.scenarios.machines import GuardedMachines, Machines, own_cluster
 from kvctl.scenarios.striking import Striker
 from kvctl.scenarios.verdict import Verdict
-from kvnode.sim.campaign import Clients, Report, conclude, run
+from kvnode.sim.campaign import Clients, Ending, Report, conclude, read_registers, run
 from kvnode.sim.case import Case, Kind
 from kvnode.sim.check import Violation
 from kvnode.sim.clock import START, tenths
@@ -99,7 +99,11 @@ def run_live(case: Case, cluster: Cluster, machines: Machines, prefix: str = "")
         broken = _wrong("heals", why)
         for node, words in striker.ended.items():
             broken += _wrong("invariants_hold", f"{node} ended by itself: {words}")
-        ending = look(ground, {op.key for op in case.ops}, broken)
+        if case.load.mode == "strong":
+            read_registers(ground, case, broken)
+            ending = Ending({}, {}, broken)
+        else:
+            ending = look(ground, {op.key for op in case.ops}, broken)
         return conclude(case, ground.clients.calls, ending, clients.outcomes, striker.counts)
 
 

@@ -61,7 +61,8 @@ def histories(calls: Iterable[Call]) -> dict[bytes, list[RegisterOp]]:
 def judge_registers(calls: Sequence[Call]) -> Judgement:
     """The verdict on a whole run in mode `strong`."""
     violations, unjudged = [], []
-    for key, ops in histories(calls).items():
+    registers = histories(calls)
+    for key, ops in registers.items():
         try:
             if not linearizable(ops):
                 violations.append(Violation("linearizable", key, _told(ops)))
@@ -72,11 +73,12 @@ def judge_registers(calls: Sequence[Call]) -> Judgement:
     if puts and not acknowledged:
         unjudged.append("no write was acknowledged: there was nothing to keep")
     refused = sum(isinstance(c.result, Failed) and not c.result.maybe_applied for c in calls)
-    unknown = sum(register.sure is False for ops in histories(calls).values() for register in ops)
+    unknown = sum(not op.sure for ops in registers.values() for op in ops)
     return Judgement(
         violations=violations, unjudged=unjudged, operations=len(calls), acknowledged=acknowledged,
         indeterminate=unknown, failed=refused, lost=0, stale_reads=0, max_siblings=0,
-        linearizable=None if unjudged else not violations,
+        linearizable=None if unjudged else not violations, registers=len(registers),
+        shortest=min(map(len, registers.values()), default=0),
     )  # fmt: skip
 
 
