@@ -70,13 +70,14 @@ def _run(
         ]
     began = time.monotonic()
     for wrong in (failures := bench.baseline(mutants, jobs)):
-        err.print(f"unmutated, this fails, so nothing is proven: {wrong}", style="red", markup=False)
+        err.print(f"unmutated, this fails, so nothing is proven: {wrong}", style="red", markup=False, soft_wrap=True)
     if failures:
         return None
     err.print(f"unmutated, all catchers pass: {time.monotonic() - began:.0f} s", style="dim")
 
     def tell(result: Result) -> None:
-        err.print(f"{result.fate:>8} {result.name} ({result.seconds} s) {result.by}", markup=False, highlight=False)
+        line = f"{result.fate:>8} {result.name} ({result.seconds} s) {result.by}"
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return bench.try_all(mutants, jobs, tell)
 
