@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers detection kill-rounds lint types check clean
+.PHONY: setup test demo bench numbers detection kill-rounds mutants lint types check clean
 
 setup: .venv/.done
 
@@ -29,6 +29,9 @@ detection: setup
 
 kill-rounds: setup
 	KILL_ROUNDS=200 $(BIN)/pytest tests/test_kill_rounds.py -s --timeout 1800
+
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff format --check .

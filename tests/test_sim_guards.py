@@ -5,6 +5,7 @@ Each is the smallest story in which one line of the store is all that keeps a pr
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kvnode import config
@@ -45,6 +46,37 @@ def pause_repair(world: World, *names: str, paused: bool = True) -> None:
     for name in names or tuple(world.nodes):
         world.order(name, m.PauseRepair(world.clients.next_number(), paused))
     world.run(10)
+
+
+# ---- versions ----------------------------------------------------------------------------------
+
+
+def test_two_values_that_were_written_on_two_sides_of_a_cut_are_both_there_when_it_heals() -> None:
+    """Each side has one version and merges it with the other side's one: neither saw the other."""
+    world = world_of(3, Settings(repair_interval_ms=2_000))
+    world.partition({"n1"}, {"n2", "n3"})
+    for via in ("n1", "n2"):
+        assert world.wait(world.put("k", via, via=via, w=1)).written
+    world.heal()
+    world.converge()
+    assert list(map(sorted, values(world.replicas("k")).values())) == [[b"n1", b"n2"]] * 3
+
+
+def test_a_delete_is_a_version_that_its_coordinator_keeps() -> None:
+    """Acknowledged by one owner alone, and what it keeps for the others is lost: the delete is not."""
+    world = world_of(3, Settings(repair_interval_ms=2_000))
+    old = world.wait(world.put("k", "old", via="n1", w=ALL))
+    world.network.holds_cut = 0.0
+    world.partition({"n1"}, {"n2", "n3"})
+    assert world.wait(world.put("k", None, via="n1", context=old, w=1)).written
+    assert values(world.replicas("k"))["n1"] == [None]
+    world.run(3_000)
+    for owner in ("n2", "n3"):
+        world.order("n1", m.DropHints(world.clients.next_number(), owner))
+    world.run(100)
+    world.heal()
+    world.converge()
+    assert read_all(world).values == []
 
 
 # ---- hints -------------------------------------------------------------------------------------
@@ -180,7 +212,9 @@ def test_a_restart_under_a_clock_set_back_lets_nothing_late_in() -> None:
     again = Hand(store=hand.store)
     again.wall = hand.wall - HOUR_MS
     record = blob(version(7, 0))
-    assert isinstance(one(N2, again.say(N2, m.WriteReplica(9, 1, b"k", record, late)), m.ReplicaRefused), m.ReplicaRefused)
+    assert isinstance(
+        one(N2, again.say(N2, m.WriteReplica(9, 1, b"k", record, late)), m.ReplicaRefused), m.ReplicaRefused
+    )
     assert one(CLIENT, again.say(CLIENT, put(deadline=late)), m.Failed).error == Error.REFUSED
     assert again.holds(b"k") == ()
 
@@ -351,7 +385,7 @@ def test_a_blind_delete_or_quorum_put_through_an_owner_that_lacks_the_old_value_
 
 
 def test_what_an_absent_node_may_have_missed_is_not_forgotten_by_a_second_boot() -> None:
-    """Away for longer than the grace, killed before it has exchanged anything: it is unsure from its first turn on."""
+    """Away for longer than the grace, killed before any exchange: it is unsure from its first turn on."""
     world = World(1, settings=Settings(grace_ms=200_000, repair_interval_ms=5_000))
     world.run(3_000)
     world.crash("n2")
@@ -451,6 +485,20 @@ def test_no_two_boots_share_a_ballot() -> None:
         sent = hand.hear(CLIENT, put(mode=STRONG))
         ballots |= {message.ballot for _, message in sent if isinstance(message, Prepare)}
     assert len(ballots) == 2
+
+
+def test_two_rounds_of_a_node_whose_clock_does_not_follow_never_share_a_ballot() -> None:
+    """Seed 229: both are outbid by a ballot an hour ahead, and go above it in the same moment."""
+    hand = voter()
+    two = [msgspec.structs.replace(put(mode=STRONG), rid=rid, timeout_ms=5_000) for rid in (1, 2)]
+    asked = [message for ask in two for _, message in hand.hear(CLIENT, ask) if isinstance(message, Prepare)]
+    far = Ballot((hand.wall + HOUR_MS) << 16, 9)
+    for rid in {message.rid for message in asked}:
+        hand.hear(N2, Outbid(rid, far))
+    again = [message for _, message in hand.wait(config.BACKOFF_MS_MAX) if isinstance(message, Prepare)]
+    assert len({message.rid for message in again}) == 2
+    assert len({message.ballot for message in again}) == 2
+    assert all(message.ballot > far for message in again)
 
 
 def lost_votes(nodes: int) -> World:

@@ -60,17 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(
-    bench: Bench, mutants: Sequence[Mutant], asked: argparse.Namespace, err: Console
-) -> list[Result] | None:
+def _run(bench: Bench, mutants: Sequence[Mutant], asked: argparse.Namespace, err: Console) -> list[Result] | None:
     jobs = max(1, asked.jobs)
     if asked.survey:
-        mutants = [
-            msgspec.structs.replace(mutant, caught_by=SURVEY, deadline_s=SURVEY_S) for mutant in mutants
-        ]
+        mutants = [msgspec.structs.replace(mutant, caught_by=SURVEY, deadline_s=SURVEY_S) for mutant in mutants]
     began = time.monotonic()
     for wrong in (failures := bench.baseline(mutants, jobs)):
-        err.print(f"unmutated, this fails, so nothing is proven: {wrong}", style="red", markup=False, soft_wrap=True)
+        err.print(
+            f"unmutated, this fails, so nothing is proven: {wrong}", style="red", markup=False, soft_wrap=True
+        )
     if failures:
         return None
     err.print(f"unmutated, all catchers pass: {time.monotonic() - began:.0f} s", style="dim")

@@ -16,7 +16,16 @@ import msgspec
 from msgspec import Struct
 
 HERE = Path(__file__).parent
-SEED_RUNS = ("short", "short-loud", "strong", "strong-slow", "strong-split", "strong-crowd", "strong-wiped", "simulate")
+SEED_RUNS = (
+    "short",
+    "short-loud",
+    "strong",
+    "strong-slow",
+    "strong-split",
+    "strong-crowd",
+    "strong-wiped",
+    "simulate",
+)
 
 Fate: TypeAlias = Literal["caught", "survived", "timeout", "broken", "stale"]
 """`broken`: what failed was the mutant's own text, or a catcher that cannot be run. `stale`: not planted."""
@@ -115,7 +124,11 @@ def catcher_problem(catcher: str, sources: Mapping[str, str]) -> str:
     path, _, name = catcher.partition("::")
     if path not in sources:
         return f"{catcher}: there is no {path}"
-    names = {node.name for node in ast.walk(ast.parse(sources[path])) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names = {
+        node.name
+        for node in ast.walk(ast.parse(sources[path]))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
     if name and name.split("::")[-1].partition("[")[0] not in names and name not in sources[path]:
         return f"{catcher}: {path} has no such test"
     return ""

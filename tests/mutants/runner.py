@@ -55,7 +55,7 @@ class Bench:
         catchers = list(catchers_of(mutants))
         tests = [catcher for catcher in catchers if not is_seeds(catcher)]
         groups = [(*tests[place::jobs],) for place in range(jobs) if tests[place::jobs]]
-        groups += [(catcher,) for catcher in _longest(catchers)]
+        groups += [(catcher,) for catcher in longest(catchers)]
         with ThreadPoolExecutor(jobs) as pool:
             return [wrong for wrong in pool.map(self._sound, groups) if wrong]
 
@@ -68,7 +68,9 @@ class Bench:
 
     # ---- the mutants -----------------------------------------------------------------------
 
-    def try_all(self, mutants: Sequence[Mutant], jobs: int, tell: Tell, catchers: Sequence[str] = ()) -> list[Result]:
+    def try_all(
+        self, mutants: Sequence[Mutant], jobs: int, tell: Tell, catchers: Sequence[str] = ()
+    ) -> list[Result]:
         """What becomes of each, in their order. `catchers`: in place of the mutants' own, all of them."""
         with ThreadPoolExecutor(jobs) as pool:
             running = {pool.submit(self.try_one, mutant, catchers): mutant.name for mutant in mutants}
@@ -101,7 +103,13 @@ class Bench:
 
 def _result(mutant: Mutant, fate: Fate, by: str, how: str, seconds: float) -> Result:
     return Result(
-        name=mutant.name, breaks=mutant.breaks, file=mutant.file, fate=fate, by=by, how=how, seconds=round(seconds, 1)
+        name=mutant.name,
+        breaks=mutant.breaks,
+        file=mutant.file,
+        fate=fate,
+        by=by,
+        how=how,
+        seconds=round(seconds, 1),
     )
 
 
@@ -112,7 +120,7 @@ def _plant(mutant: Mutant, copy: Path) -> None:
     Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
-def _longest(catchers: Sequence[str]) -> list[str]:
+def longest(catchers: Sequence[str]) -> list[str]:
     """Of each kind of seeds the longest run: it passes if all of them do."""
     longest: dict[str, int] = {}
     for catcher in filter(is_seeds, catchers):

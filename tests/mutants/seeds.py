@@ -1,7 +1,7 @@
 """Runs of seeds as a catcher: exit 1 at the first that breaks a promise, 0 if none does.
 
-    python -m tests.mutants.seeds short 1..40
-    python -m tests.mutants.seeds simulate hostile quorum 2min 1..5
+python -m tests.mutants.seeds short 1..40
+python -m tests.mutants.seeds simulate hostile quorum 2min 1..5
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def runner(words: list[str]) -> Callable[[int], list[Violation]]:
 
     def simulate(seed: int) -> list[Violation]:
         judged = campaign.run(draw(seed, profile, minutes=minutes, mode=mode)).judgement
-        return [*judged.violations, *(Violation("unjudged", key, "nobody could read it") for key in judged.unjudged)]
+        return [
+            *judged.violations,
+            *(Violation("unjudged", key, "nobody could read it") for key in judged.unjudged),
+        ]
 
     return simulate
 
