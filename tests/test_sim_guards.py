@@ -10,6 +10,7 @@ import pytest
 
 from kvnode import config
 from kvnode.config import Settings
+from kvnode.core.reader import Reader
 from kvnode.core.rejoin import WAIT_MS
 from kvnode.core.versions import held_of
 from kvnode.protocol import messages as m
@@ -196,6 +197,15 @@ def test_hints_for_owners_that_died_under_a_quorum_write_are_no_votes() -> None:
     assert world.hinted == 2
     assert call.failed.maybe_applied
     assert call.failed.acked == 1
+
+
+def test_a_node_that_swallows_an_answer_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator holds each node to it: whoever asked is told, by the deadline, of something."""
+    monkeypatch.setattr(Reader, "answer", lambda *_: None)
+    world = world_of(3)
+    with pytest.raises(AssertionError, match="was told nothing"):
+        world.wait(world.get("k", via="n1", timeout_ms=300))
+        world.run(500)
 
 
 # ---- time --------------------------------------------------------------------------------------
