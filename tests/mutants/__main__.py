@@ -24,8 +24,8 @@ from tests.mutants.listing import Mutant, Result, Wrong, chosen, load
 from tests.mutants.runner import Bench
 
 SURVEY = (
-    "simulate hostile eventual 1min 1..8", "simulate hostile quorum 1min 1..8", "short 1..60", "short-loud 1..30",
-    "strong 1..60",
+    "simulate hostile quorum 1min 1..5", "simulate hostile eventual 1min 1..5", "short 1..30", "short-loud 1..15",
+    "strong 1..30",
 )  # fmt: skip
 """What seeds alone are given to find a bug: random work, made for no bug in particular."""
 SURVEY_S = 240
