@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers detection kill-rounds strong lint types check clean
+.PHONY: setup test demo bench numbers detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -32,6 +32,9 @@ kill-rounds: setup
 
 strong: setup
 	$(BIN)/python -m tests.strong_numbers
+
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -16,8 +16,8 @@ from kvctl.cli.words import Usage
 
 if TYPE_CHECKING:
     from kvctl.output import View
+    from kvctl.scenarios import Scenario
     from kvctl.scenarios.verdict import Verdict
-    from kvnode.sim.scenario import Scenario
 
 PLACES = ("sim", "cluster")
 
@@ -89,9 +89,8 @@ def run(
 def _run_on(ctl: Ctl, file: str, seed: int | None, name: str, *, yes: bool) -> Verdict:
     """On a cluster that serves others too: ask first."""
     from kvctl.local import load as local
-    from kvctl.scenarios import load
+    from kvctl.scenarios import case_of, load
     from kvctl.scenarios.running import fit, run_on
-    from kvnode.sim.scenario import case_of
 
     cluster, scenario = local(name), load(file)
     fit(case_of(scenario, file, seed), cluster)
@@ -101,7 +100,7 @@ def _run_on(ctl: Ctl, file: str, seed: int | None, name: str, *, yes: bool) -> V
 
 def _told(scenario: Scenario, file: str, seed: int | None) -> str:
     """What a run would break, as a sentence."""
-    from kvnode.sim.scenario import case_of
+    from kvctl.scenarios import case_of
 
     faults = case_of(scenario, file, seed).faults
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(f.kind for f in faults).items()))
@@ -110,8 +109,7 @@ def _told(scenario: Scenario, file: str, seed: int | None) -> str:
 
 def _would(ctl: Ctl, file: str, seed: int | None, name: str | None) -> None:
     from kvctl.cli.fault import would
-    from kvctl.scenarios import load
-    from kvnode.sim.scenario import case_of
+    from kvctl.scenarios import case_of, load
 
     scenario = load(file)
     wiped = {node for f in case_of(scenario, file, seed).faults if f.kind == "wipe" for node in f.nodes}

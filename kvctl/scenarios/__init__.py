@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvctl.errors import Invalid, KvError
-from kvnode.sim.scenario import Scenario, ScenarioWrong, parse
+from kvnode.sim.scenario import Scenario, ScenarioWrong, case_of, parse
+
+__all__ = ["NoScenario", "Scenario", "case_of", "load", "shipped"]
 
 HERE = Path(__file__).parent
 FILE_BYTES_MAX = 1024 * 1024

@@ -322,7 +322,12 @@ class Writer:
             )  # fmt: skip
             local.latency.record(int((local.now - quorum.started) * 1000))
             self._outbox.send(quorum.client, reply)
+        if not quorum.done and quorum.standing is not None and quorum.hopeless:
+            # A hint may be kept and be no vote: then nobody is left to make up the number.
+            text = f"w={quorum.need} cannot be met: {quorum.have} replicas hold it"
+            self.ledger.fail(quorum, Error.UNAVAILABLE, text)
         if quorum.finished:
+            assert quorum.done
             del self._quorums[rid]
 
     # ---- what goes wrong -------------------------------------------------------------------
