@@ -221,6 +221,10 @@ that lost its votes waits out twice as long before it votes again."""
 BACKOFF_MS, BACKOFF_MS_MAX = 10, 160
 """A proposer that was outbid waits for a random part of the first, doubled each time, up to the second."""
 
+SILENT_MS, SILENT_AGAIN_MS = 600, 200
+"""A member that missed two beats, and has not answered a `strong` round for the second time, is not waited for
+by it. Sooner than it is suspected: a guess that is wrong costs a refusal that left no trace."""
+
 STRONG_MAX = 4_096
 """`strong` requests a node coordinates at once. Beyond it: `Overloaded`, nothing stored."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from kvnode.core.consensus import decode_register
 from kvnode.core.rejoin import WAIT_MS
-from kvnode.protocol.messages import Condition, Error, Got, Written
+from kvnode.protocol.messages import Condition, Error, Got, Scan, Written
 from kvnode.sim.client import Call
 from kvnode.sim.world import World
 
@@ -133,13 +133,49 @@ def test_the_minority_refuses_at_once_and_says_who_is_missing(world: World) -> N
     assert get(world, "n1").values == [b"new"]
 
 
-def test_a_request_under_way_when_the_minority_notices_is_not_kept_waiting(world: World) -> None:
-    """The others fall silent under a put: once they are suspected it ends, long before its deadline."""
-    world.network.holds_cut = 0.0
+@pytest.mark.parametrize("told", [True, False], ids=["told", "silence"])
+def test_the_minority_refuses_in_under_a_second_also_as_the_partition_begins(world: World, told: bool) -> None:
+    """Nobody is suspected yet: two missed beats and no answer are enough to end a round that left no trace."""
+    world.wait(put(world, "old"))
+    world.run(3_000)
+    world.network.holds_cut, world.network.reports_lost = 0.0, float(told)
     world.partition({"n1"}, {"n2", "n3"})
-    call = world.wait(put(world, "v", timeout_ms=9_000))
-    assert call.failed.error == Error.UNAVAILABLE
-    assert world.now_ms < 5_000
+    began = world.now_ms
+    calls = [put(world, "lost"), world.get("k", "n1", mode="strong")]
+    for call in calls:
+        assert world.wait(call).failed.error == Error.UNAVAILABLE
+        assert not call.failed.maybe_applied
+    assert world.now_ms - began < 1_000
+
+
+def test_an_owner_whose_disk_is_slow_is_waited_for(world: World) -> None:
+    """It beats, so it is there: no answer for a second is no silence."""
+    world.run(3_000)
+    for name in ("n2", "n3"):
+        world.disk(name).commit = (8_000, 9_000)
+    assert isinstance(world.wait(put(world, "v", timeout_ms=5_000)).result, Written)
+
+
+def test_of_five_nodes_the_two_that_are_cut_off_acknowledge_nothing_of_which_they_own_a_minority() -> None:
+    """Put and get, many keys, through both sides: only where a majority of the owners is, is anything said."""
+    five = World(seed=1, nodes=5)
+    minority = {"n1", "n2"}
+    five.partition(minority, {"n3", "n4", "n5"})
+    calls = []
+    for i in range(40):
+        key, via = f"k{i}", f"n{i % 5 + 1}"
+        calls.append(five.put(key, "v", via, mode="strong"))
+        calls.append(five.get(key, via, mode="strong", client="reader"))
+        five.run(100)
+    for call in calls:
+        five.wait(call)
+        assert not isinstance(call.ask, Scan)
+        inside = len(minority.intersection(five.owners(call.ask.key)))
+        majority_here = inside >= 2 if call.node in minority else inside <= 1
+        if isinstance(call.result, Got | Written):
+            assert majority_here, call.ask
+    refused = [call for call in calls if call.node in minority and not isinstance(call.result, Got | Written)]
+    assert len(refused) > 20
 
 
 def test_a_stranger_cut_off_from_all_owners_refuses_at_once() -> None:

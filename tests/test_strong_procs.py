@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from kvctl import Client, Conflict, KvError, NotFound, Unavailable
+from kvctl import AsyncClient, Client, Conflict, KvError, NotFound, Unavailable
 from kvnode.sim.linear import ANY, FOREVER, RegisterOp, linearizable
+from tests.conftest import Kvctl
 from tests.procs import Cluster
 
 SEED = int(os.environ.get("KILL_SEED", str(random.SystemRandom().getrandbits(32))))
@@ -117,8 +122,8 @@ def test_a_node_killed_under_strong_load_leaves_one_history(tmp_path: Path) -> N
         assert linearizable(history), f"seed {SEED}: no order of r{key} explains what clients were told"
 
 
-def test_strong_from_python_and_what_the_minority_says(tmp_path: Path) -> None:
-    """Put, compare-and-set, delete; with two of three nodes gone, who is missing and that nothing was written."""
+def test_strong_from_python(tmp_path: Path) -> None:
+    """Put, compare-and-set, delete; other modes may read what they may not write."""
     with Cluster(tmp_path, 3) as cluster, cluster.client() as kv:
         kv.put("k", b"one", mode="strong", if_absent=True)
         with pytest.raises(Conflict):
@@ -135,10 +140,57 @@ def test_strong_from_python_and_what_the_minority_says(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             kv.get("k", mode="strong")
 
+
+WITHIN_S = 0.9
+"""Less than a connection to nobody takes to fail. A client that waited longer would not know what happened."""
+
+
+@contextmanager
+def minority(home: Path) -> Iterator[Cluster]:
+    """One node of three that is left alone by the two others; their addresses take connections and say nothing."""
+    with Cluster(home, 3) as cluster, ExitStack() as stack:
+        with cluster.client() as kv:
+            kv.put("k", b"old", mode="strong")
         for name in cluster.names[1:]:
             cluster.kill(name)
-        time.sleep(3)
-        with Client(cluster.addresses["n1"]) as one, pytest.raises(Unavailable) as told:
-            one.put("k", b"lost", mode="strong")
-        assert told.value.applied == "no"
-        assert "n2, n3 cannot be reached" in told.value.message
+            host, port = cluster.addresses[name].split(":")
+            stack.enter_context(socket.create_server((host, int(port))))
+        with Client(cluster.addresses["n1"]) as one:
+            deadline = time.monotonic() + 10
+            while set(one.status(0.2).reports[0].avoided) != {"n2", "n3"}:  # type: ignore[union-attr]
+                assert time.monotonic() < deadline, "nobody is missed"
+        yield cluster
+
+
+def test_a_minority_refuses_in_under_a_second_and_says_who_is_missing(tmp_path: Path) -> None:
+    """Two of three are gone, the client is new: get, put and delete end with exit 6, well before a dial would."""
+    with minority(tmp_path) as cluster:
+        for endpoints in (cluster.addresses["n1"], cluster.endpoints):
+            for key in ("k", "a", "b", "c"):  # each owner is the first of some key
+                with (
+                    Client(endpoints, WITHIN_S) as kv,
+                    pytest.raises(Unavailable, match="n2, n3 cannot be") as told,
+                ):
+                    kv.put(key, b"lost", mode="strong")
+                assert (told.value.applied, told.value.acked, told.value.exit) == ("no", 0, 6)
+                with Client(endpoints, WITHIN_S) as kv, pytest.raises(Unavailable):
+                    kv.get(key, mode="strong")
+
+        async def both() -> None:
+            async with AsyncClient(cluster.endpoints, WITHIN_S) as kv:
+                with pytest.raises(Unavailable):
+                    await kv.put("k", b"lost", mode="strong")
+                with pytest.raises(Unavailable):
+                    await kv.get("k", mode="strong")
+
+        asyncio.run(both())
+
+
+def test_the_command_line_in_a_minority_exits_with_6_in_time(tmp_path: Path, kvctl: Kvctl) -> None:
+    """A get and a put of a fresh process: the coordinator says that there is no majority."""
+    with minority(tmp_path) as cluster:
+        at = ("--connect", cluster.endpoints, "--timeout", f"{WITHIN_S * 1000:.0f}ms")
+        for words in (("get", "k"), ("put", "k", "lost"), ("delete", "k")):
+            ran = kvctl(*words, "--mode", "strong", "-o", "json", *at)
+            assert ran.code == 6, ran
+            assert (ran.error["applied"], ran.error["acked"]) == ("no", 0)

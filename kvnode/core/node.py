@@ -167,6 +167,7 @@ class Node:
         self._scrubber.on_dead = self._reaper.on_dead
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
+        self._strong.silent = self.membership.silent
         self._rejoin.vouched = self._recovery.vouched
         self._recovery.on_sure = self._rejoin.vote_where_sure
 
