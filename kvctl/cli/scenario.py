@@ -6,7 +6,6 @@ command that replays it. Never: breaks a cluster it did not start without a yes.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,6 @@ from kvctl.cli.words import Usage
 
 if TYPE_CHECKING:
     from kvctl.output import View
-    from kvctl.scenarios import Scenario
     from kvctl.scenarios.verdict import Verdict
 
 PLACES = ("sim", "cluster")
@@ -88,33 +86,22 @@ def run(
 
 def _run_on(ctl: Ctl, file: str, seed: int | None, name: str, *, yes: bool) -> Verdict:
     """On a cluster that serves others too: ask first."""
-    from kvctl.local import load as local
-    from kvctl.scenarios import case_of, load
-    from kvctl.scenarios.running import fit, run_on
+    from kvctl.local import load
+    from kvctl.scenarios.running import fit, outline, run_on
 
-    cluster, scenario = local(name), load(file)
-    fit(case_of(scenario, file, seed), cluster)
-    ctl.confirm(f"{_told(scenario, file, seed)}, on cluster {name}", yes=yes)
+    cluster = load(name)
+    fit(cluster, file, seed)
+    what, risks = outline(file, seed)
+    ctl.confirm("; ".join([f"{what}, on cluster {name}", *risks]), yes=yes)
     return run_on(cluster, file, seed)
-
-
-def _told(scenario: Scenario, file: str, seed: int | None) -> str:
-    """What a run would break, as a sentence."""
-    from kvctl.scenarios import case_of
-
-    faults = case_of(scenario, file, seed).faults
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(f.kind for f in faults).items()))
-    return f"{scenario.seconds} s of {scenario.workload.rate} operations a second with faults: {kinds or 'none'}"
 
 
 def _would(ctl: Ctl, file: str, seed: int | None, name: str | None) -> None:
     from kvctl.cli.fault import would
-    from kvctl.scenarios import case_of, load
+    from kvctl.scenarios.running import outline
 
-    scenario = load(file)
-    wiped = {node for f in case_of(scenario, file, seed).faults if f.kind == "wipe" for node in f.nodes}
-    risks = [f"the data directory of {node} is deleted" for node in sorted(wiped)] if name is not None else []
-    would(ctl, "scenario-run", _told(scenario, file, seed), risks)
+    what, risks = outline(file, seed)
+    would(ctl, "scenario-run", what, risks if name is not None else [])
 
 
 def _view(verdict: Verdict) -> View:

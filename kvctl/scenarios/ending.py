@@ -25,8 +25,8 @@ from kvnode.sim.check import Violation
 from kvnode.sim.story import Replicas
 
 LOOK_S = 0.25
-ORDERED_S = 5.0
-"""How often every node is asked to compare all it has with the others."""
+ORDERED_S = 3.0
+"""How long hints alone may do; then every node is asked to compare all it has with the others, so often."""
 TRIES = 5
 ANSWER_MS = 5_000
 TOLD = ("present", "absent")
@@ -35,7 +35,7 @@ TOLD = ("present", "absent")
 def quiet(ground: LiveGround, within_s: float) -> str:
     """Wait until all owners hold the same. Why they do not, as a sentence; empty when they do."""
     client, end = ground.client, time.monotonic() + within_s
-    ordered, since = 0.0, 0.0
+    ordered, since = time.monotonic(), 0.0
     while True:
         why = _unquiet(client)
         now = time.monotonic()

@@ -162,7 +162,13 @@ def _free_ports(count: int) -> list[int]:
 def _warden(root: Path) -> subprocess.Popen[bytes]:
     """A process that waits for the end of this one, and then does what it could not do any more."""
     command = [sys.executable, "-m", "kvctl.scenarios.machines", str(root)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+    return subprocess.Popen(  # noqa: S603 -- our own command line
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def main(root: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
+from collections import Counter
 from contextlib import closing
 
 import msgspec
@@ -59,15 +60,25 @@ def run_on(cluster: Cluster, name: str, seed: int | None) -> Verdict:
     scenario = load(name)
     began = time.perf_counter()
     case = case_of(scenario, name, seed)
-    fit(case, cluster)
+    fit(cluster, name, seed)
     prefix = f"scenario:{secrets.token_hex(4)}:"
     report = run_live(case, cluster, GuardedMachines(cluster), prefix)
     return _verdict(scenario, case, report, f"cluster --yes --name {cluster.name}", time.perf_counter() - began)
 
 
-def fit(case: Case, cluster: Cluster) -> None:
-    """Raises `Invalid` or `Refused` where a case cannot be run on a cluster."""
-    spec = cluster.spec
+def outline(name: str, seed: int | None) -> tuple[str, list[str]]:
+    """What a run would do, as a sentence; and what of it is for good. Raises what `load` does."""
+    scenario = load(name)
+    faults = case_of(scenario, name, seed).faults
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(f.kind for f in faults).items()))
+    wiped = sorted({node for fault in faults if fault.kind == "wipe" for node in fault.nodes})
+    what = f"{scenario.seconds} s of {scenario.workload.rate} operations a second with faults: {kinds or 'none'}"
+    return what, [f"the data directory of {node} is deleted" for node in wiped]
+
+
+def fit(cluster: Cluster, name: str, seed: int | None) -> None:
+    """Raises `Invalid` or `Refused` where a scenario cannot be run on a cluster."""
+    spec, case = cluster.spec, case_of(load(name), name, seed)
     names = [node.name for node in spec.nodes]
     if sorted(names) != sorted(f"n{i + 1}" for i in range(case.nodes)) or spec.n != case.n:
         wanted = f"{case.nodes} nodes, n1 to n{case.nodes}, with {case.n} copies of each key"

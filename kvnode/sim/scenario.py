@@ -43,6 +43,11 @@ NODES_MAX, SECONDS_MAX, OPS_MAX, FAULTS_MAX = 64, 86_400, 5_000_000, 100_000
 class ScenarioWrong(Exception):
     """The file is no scenario."""
 
+    def __init__(self, why: str, place: int | None = None) -> None:
+        super().__init__(why)
+        self.place = place
+        """The fault that is wrong, where one is."""
+
 
 class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[workload]`: see `Load`."""
@@ -127,13 +132,18 @@ def parse(text: str) -> Scenario:
     scenario = _read(raw, Scenario, "")
     lines = [number for number, line in enumerate(text.splitlines(), 1) if _FAULT.match(line)]
     for place, one in enumerate(listed):
-        where = f"fault {place + 1}" + (f" (line {lines[place]})" if len(lines) == len(listed) else "")
+        where = (f"line {lines[place]}, " if len(lines) == len(listed) else "") + f"fault {place + 1}"
         fault = _read(one, Break, where)
         scenario = msgspec.structs.replace(scenario, fault=(*scenario.fault, fault))
     problem = _problem(scenario)
     if problem:
         raise ScenarioWrong(problem)
-    case_of(scenario, "checked")  # words of faults are judged where they are read
+    try:
+        case_of(scenario, "checked")  # words of faults are judged where they are read
+    except ScenarioWrong as error:
+        if error.place is None or len(lines) != len(listed):
+            raise
+        raise ScenarioWrong(f"line {lines[error.place]}, {error}") from error
     return scenario
 
 
@@ -143,6 +153,9 @@ def _read(raw: object, kind: type[Read], where: str) -> Read:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$")
+        what = what.replace("Object contains unknown field", "unknown key").replace(
+            "Object missing required", "no"
+        )
         place = ", ".join(word for word in (where, path.strip(".`")) if word)
         raise ScenarioWrong(f"{place}: {what}" if place else what) from error
 
@@ -194,7 +207,7 @@ def case_of(scenario: Scenario, name: str, seed: int | None = None) -> Case:
         try:
             faults += _faults(rng, wanted, scenario)
         except ScenarioWrong as error:
-            raise ScenarioWrong(f"fault {place + 1} ({wanted.kind}): {error}") from error
+            raise ScenarioWrong(f"fault {place + 1} ({wanted.kind}): {error}", place) from error
     faults.sort(key=lambda fault: fault.at_ms)
     # Where a disk is lost, one copy is no promise.
     single = load.mixed_counts and not any(fault.kind == "wipe" for fault in faults)
