@@ -199,6 +199,17 @@ def test_hints_for_owners_that_died_under_a_quorum_write_are_no_votes() -> None:
     assert call.failed.acked == 1
 
 
+def test_a_delete_whose_owner_goes_while_it_reads_is_told_so() -> None:
+    """w=3 was possible when it came; by the time it is written one owner is out, and nobody stands in."""
+    hand = Hand()
+    (asked,) = (message for _, message in hand.hear(CLIENT, put(value=None, w=ALL)))
+    assert isinstance(asked, m.ReadReplica)
+    hand.lose(N3)
+    order = one(N2, hand.hear(N2, m.ReplicaSame(asked.rid)), m.WriteReplica)
+    told = one(CLIENT, [*hand.commit(), *hand.hear(N2, m.ReplicaWritten(order.rid))], m.Failed)
+    assert (told.error, told.maybe_applied, told.need) == (Error.UNAVAILABLE, True, 3)
+
+
 def test_a_node_that_swallows_an_answer_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator holds each node to it: whoever asked is told, by the deadline, of something."""
     monkeypatch.setattr(Reader, "answer", lambda *_: None)

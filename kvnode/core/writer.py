@@ -322,8 +322,8 @@ class Writer:
             )  # fmt: skip
             local.latency.record(int((local.now - quorum.started) * 1000))
             self._outbox.send(quorum.client, reply)
-        if not quorum.done and quorum.standing is not None and quorum.hopeless:
-            # A hint may be kept and be no vote: then nobody is left to make up the number.
+        if not quorum.done and quorum.lost and quorum.hopeless:
+            # An owner was out when the record left, and a hint for it is no vote: nobody makes up the number.
             text = f"w={quorum.need} cannot be met: {quorum.have} replicas hold it"
             self.ledger.fail(quorum, Error.UNAVAILABLE, text)
         if quorum.finished:
