@@ -8,10 +8,12 @@ Never: a mark that is the digest of a record, so that neither can stand for the 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
 from kvnode.core.consensus import decode_register
+from kvnode.core.outbox import Store
 from kvnode.core.versions import ABSENT
 from kvnode.protocol.consensus import NO_BALLOT, Ballot
 from kvnode.protocol.types import decode_record
@@ -53,3 +55,14 @@ def mark_of(accepted: Ballot) -> bytes:
 def counted(key: bytes, weight: Weight) -> int:
     """Key and live bytes of a register, as the counters have it; 0 when it has no value."""
     return len(key) + weight.live_bytes if weight.live_bytes else 0
+
+
+def accepted_in(store: Store, leaves: Iterable[int]) -> Iterator[tuple[bytes, Ballot]]:
+    """The keys in these leaves that accepted something, and under which ballot. Damaged ones are as good as none.
+
+    Raises `Unreadable` where not even the keys of a leaf can be told.
+    """
+    for leaf in leaves:
+        for key, register in store.registers_in(leaf):
+            if register is not None and (accepted := decode_register(register).accepted) != NO_BALLOT:
+                yield key, accepted

@@ -147,10 +147,12 @@ class Strong:
         return self._settle(rid, one)
 
     def _ballot(self, one: Round) -> Ballot:
-        """One that nobody has used, above all that this round has heard of."""
+        return self.ballot_above(max(one.highest, one.ballot))
+
+    def ballot_above(self, highest: Ballot) -> Ballot:
+        """One that nobody has used, above this one."""
         self._by = self._by or self._local.rng.getrandbits(63) or 1
-        above = max(one.highest, one.ballot).time
-        self._last = self._local.clock.mint({}, above=max(above, self._last))
+        self._last = self._local.clock.mint({}, above=max(highest.time, self._last))
         return Ballot(self._last, self._by)
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:

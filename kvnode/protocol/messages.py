@@ -28,6 +28,7 @@ from kvnode.protocol.consensus import (
 from kvnode.protocol.faults import Fault, FaultList, HealFault, ListFaults, SetFault
 from kvnode.protocol.liveness import Alive, AskDisk, Beat, DiskRemembered, Gossip, Suspicion
 from kvnode.protocol.repair import (
+    Accepting,
     Branches,
     CompareKeys,
     CompareTree,
@@ -130,6 +131,7 @@ __all__ = [
     "CONTROL",
     "Accept",
     "Accepted",
+    "Accepting",
     "Alive",
     "Answer",
     "AskDisk",
