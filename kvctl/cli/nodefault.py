@@ -27,6 +27,14 @@ LinkArg = Annotated[
 ShareArg = Annotated[str, typer.Argument(metavar="SHARE", show_default=False, help="Of its batches: 30% or 0.3.")]
 TimeArg = Annotated[str, typer.Argument(metavar="TIME", show_default=False)]
 NodesArg = Annotated[str, typer.Argument(metavar="NODE,...", show_default=False)]
+
+
+def _no_jitter(jitter: str | None) -> None:
+    if jitter is not None:
+        raise Usage("--jitter goes with delay: it is a time that differs, and a share has none")
+
+
+NoJitter = Annotated[str | None, typer.Option("--jitter", hidden=True, callback=_no_jitter)]
 FOR = f"{config.FAULT_FOR_MS // 1000}s"
 SIGNED: dict[str, Any] = {"context_settings": {"ignore_unknown_options": True}}
 """`-5s` is a time here, not an option."""
@@ -147,6 +155,7 @@ def drop(
     ctl: Ctl,
     target: LinkArg,
     part: ShareArg,
+    jitter: NoJitter = None,
     for_: For = FOR,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -160,6 +169,7 @@ def duplicate(
     ctl: Ctl,
     target: LinkArg,
     part: ShareArg,
+    jitter: NoJitter = None,
     for_: For = FOR,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -174,6 +184,7 @@ def reorder(
     ctl: Ctl,
     target: LinkArg,
     part: ShareArg,
+    jitter: NoJitter = None,
     for_: For = FOR,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -187,6 +198,7 @@ def corrupt(
     ctl: Ctl,
     target: LinkArg,
     part: ShareArg,
+    jitter: NoJitter = None,
     for_: For = FOR,
     yes: Yes = False,
     dry_run: DryRun = False,

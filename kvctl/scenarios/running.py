@@ -10,6 +10,7 @@ import secrets
 import shlex
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 
 import msgspec
@@ -92,12 +93,21 @@ def fit(cluster: Cluster, name: str, seed: int | None) -> None:
         raise Invalid(f"{', '.join(idle)} does not run", "kvctl up, or kvctl node start")
 
 
-def run_live(case: Case, cluster: Cluster, machines: Machines, prefix: str = "") -> Report:
-    """One whole run on real processes."""
+def run_live(
+    case: Case,
+    cluster: Cluster,
+    machines: Machines,
+    prefix: str = "",
+    tell: Callable[[LiveGround], None] | None = None,
+) -> Report:
+    """One whole run on real processes; `tell` is called every second of it."""
     with closing(Client(",".join(cluster.addresses))) as client:
         client.dated([node.name for node in cluster.spec.nodes])
         ground = LiveGround(client, case, prefix)
         clients, striker = Clients(ground, case), Striker(ground, machines, case.faults)
+        if tell is not None:
+            for second in range(case.lasts_ms // 1_000):
+                ground.timeline.at(START + tenths(second * 1_000), tell, ground)
         try:
             # Beyond its time a client asks for nothing more; what it has asked has a deadline.
             over, within_s = START + tenths(case.lasts_ms), (case.lasts_ms + 3 * case.load.timeout_ms) / 1000 + 10
