@@ -10,7 +10,8 @@ import pytest
 from kvnode.config import Settings
 from kvnode.core.consensus import decode_register
 from kvnode.core.rejoin import WAIT_MS
-from kvnode.protocol.messages import Condition, Error, Got, Scan, Written
+from kvnode.protocol.messages import Condition, Error, Got, Scan, Scanned, Written
+from kvnode.protocol.types import decode_record
 from kvnode.sim.client import Call
 from kvnode.sim.world import World
 
@@ -23,6 +24,10 @@ def world() -> World:
 
 def put(world: World, value: str | None, via: str = "n1", **more: object) -> Call:
     return world.put("k", value, via, mode="strong", **more)  # type: ignore[arg-type]
+
+
+def put_key(world: World, key: str, value: str | None, **more: object) -> Call:
+    return world.put(key, value, "n1", mode="strong", **more)  # type: ignore[arg-type]
 
 
 def get(world: World, via: str = "n1", **more: object) -> Call:
@@ -304,6 +309,64 @@ def test_a_register_is_read_in_any_mode_and_written_in_its_own(world: World) -> 
         assert (refused.error, refused.maybe_applied) == (Error.CONFLICT, False)
     assert world.wait(world.delete("k", "n3")).failed.error == Error.CONFLICT
     assert get(world, "n3").values == [b"v"]
+
+
+def scanned(world: World, via: str = "n1", limit: int = 100) -> list[tuple[bytes, list[bytes | None], bool]]:
+    """Key, values, and whether it is said to be a register: of a whole scan in pages."""
+    found, after = [], b""
+    while True:
+        page = world.wait(world.scan(via, after=after, limit=limit)).result
+        assert isinstance(page, Scanned), page
+        for row in page.rows:
+            values = [v.value for v in decode_record(row.record)]
+            found.append((row.key, values, row.key in page.registers))
+        assert page.after >= after
+        after = page.after
+        if not page.more:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_scan_lists_registers_among_the_keys_and_names_them(world: World, limit: int) -> None:
+    """In byte order, whatever the size of a page; a deleted one is a tombstone, a mere promise is nothing."""
+    for i in range(7):
+        world.wait(put_key(world, f"r{i}", "s"))
+        world.wait(world.put(f"q{i}", "v", "n2"))
+        world.wait(world.put(f"s{i}", "v", "n3"))
+    world.wait(put_key(world, "r3", None))
+    world.wait(put_key(world, "promised", "never", condition=Condition.MATCH, context=get(world)))
+    world.settle()
+    expected = [(f"q{i}", "v", False) for i in range(7)]
+    expected += [(f"r{i}", None if i == 3 else "s", i != 3) for i in range(7)]
+    expected += [(f"s{i}", "v", False) for i in range(7)]
+    for via in world.nodes:
+        assert scanned(world, via, limit) == [
+            (key.encode(), [None if value is None else value.encode()], register)
+            for key, value, register in expected
+        ]
+
+
+def test_a_scan_shows_the_latest_that_any_of_its_owners_accepted(world: World) -> None:
+    """One owner lags behind: a majority always has one that does not."""
+    world.wait(put(world, "old"))
+    world.settle()
+    world.crash("n3")
+    world.run(3_000)
+    world.wait(put(world, "new"))
+    world.restart("n3")
+    world.crash("n1")
+    assert scanned(world, "n3") == [(b"k", [b"new"], True)]
+
+
+def test_a_node_that_lost_its_registers_tells_no_scan_of_them(world: World) -> None:
+    """With one other owner in reach it might leave one out: the scan fails instead."""
+    world.wait(put(world, "v"))
+    world.wipe("n2")
+    world.restart("n2")
+    world.run(3_000)
+    world.crash("n3")
+    call = world.wait(world.scan("n1"))
+    assert call.failed.error == Error.UNAVAILABLE
 
 
 def test_versions_that_slip_in_are_siblings_for_other_modes_and_never_for_strong_ones(world: World) -> None:

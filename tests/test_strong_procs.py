@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
+import shutil
 import socket
 import threading
 import time
@@ -194,3 +196,41 @@ def test_the_command_line_in_a_minority_exits_with_6_in_time(tmp_path: Path, kvc
             ran = kvctl(*words, "--mode", "strong", "-o", "json", *at)
             assert ran.code == 6, ran
             assert (ran.error["applied"], ran.error["acked"]) == ("no", 0)
+
+
+def test_an_owner_that_was_down_gets_its_registers_and_all_tell_the_same(tmp_path: Path, kvctl: Kvctl) -> None:
+    """Killed, written past, started, and then its disk lost: nobody reads; `wait converged` and `explain` tell."""
+    (tmp_path / "fast.toml").write_text("repair_interval_ms = 1000\n")
+    keys = [f"k{i}" for i in range(30)]
+    with Cluster(tmp_path, 3, "--config", str(tmp_path / "fast.toml")) as cluster:
+        at = ("--connect", cluster.endpoints, "-o", "json")
+
+        def converge() -> None:
+            ran = kvctl("wait", "converged", "--timeout", "60s", *at)
+            assert ran.code == 0, ran.errors
+            told = kvctl("explain", "k7", *at).json["replicas"]
+            assert len({json.dumps(r["register"]["accepted"]) for r in told}) == 1, told
+            with cluster.client() as client:
+                reports = [r for r in client.status(roots=True).reports if r is not None]
+                assert {(r.keys, r.value_bytes) for r in reports} == {(30, sum(len(k) + 4 for k in keys) + 30)}
+                assert len({tuple(r.roots) for r in reports}) == 1
+
+        with cluster.client() as client:
+            for key in keys:
+                client.put(key, b"old!", mode="strong")
+        cluster.kill("n3")
+        with cluster.client() as client:  # a new one: what is sent to a node that was just killed is in doubt
+            for key in keys:
+                client.put(key, b"newer", mode="strong")
+        cluster.start("n3")
+        cluster.wait_up()
+        converge()
+
+        cluster.kill("n3")
+        shutil.rmtree(tmp_path / "n3")
+        cluster.start("n3")
+        cluster.wait_up()
+        converge()
+        cluster.kill("n1")
+        with Client(cluster.addresses["n3"], 5.0) as client:
+            assert [client.get(key, mode="strong").value for key in keys] == [b"newer"] * 30
