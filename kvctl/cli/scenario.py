@@ -61,7 +61,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Run a scenario and judge it: exit 0 on pass, 1 on fail."""
-    from kvctl.scenarios.running import run_in_sim, run_on_cluster
+    from kvctl.scenarios.running import outline, run_in_sim, run_on_cluster
 
     if on not in PLACES:
         raise Usage(f"--on must be {' or '.join(PLACES)}; not {on!r}")
@@ -74,6 +74,7 @@ def run(
     if on == "sim":
         verdict = run_in_sim(file, seed)
     elif name is None:
+        ctl.note(f"{outline(file, seed)[0]}; then all is mended and judged")
         verdict = run_on_cluster(file, seed)
     else:
         verdict = _run_on(ctl, file, seed, name, yes=yes)

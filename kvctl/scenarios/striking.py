@@ -25,7 +25,7 @@ from kvctl.scenarios.machines import Machines
 from kvnode.protocol.faults import FaultList, HealFault, SetFault
 from kvnode.protocol.messages import ClientRequest, Hello, Welcome
 from kvnode.protocol.types import NodeId
-from kvnode.sim.case import INSIDE, PROCESS, Fault
+from kvnode.sim.case import BAD_DISKS, INSIDE, PROCESS, Fault
 from kvnode.sim.clock import START, tenths
 
 ANSWERS_S = 0.5
@@ -90,7 +90,7 @@ class Striker:
         if self._over:
             return
         fault = self._active.pop(place)
-        if fault.kind in (*PROCESS, "fail-fsync", "full-disk"):
+        if fault.kind in (*PROCESS, *BAD_DISKS):
             for name in fault.nodes:
                 self._rise(name)
 
@@ -128,15 +128,17 @@ class Striker:
         return self._timeline.after(tenths(AGAIN_MS), self._set, place, name)
 
     def _was_set(self, place: int, name: str, call: wire.Call) -> None:
-        fault = self._active.get(place)
-        if fault is None:
-            return
-        if not isinstance(call.outcome, FaultList):
+        if isinstance(call.outcome, FaultList):
+            self._obeyed(place, name)
+        else:
             self._timeline.after(tenths(AGAIN_MS), self._set, place, name)
-            return
-        was, on = self._works(place, fault), self._set_on[place]
-        on.add(name)
-        self.counts[fault.kind] += self._works(place, fault) and not was
+
+    def _obeyed(self, place: int, name: str) -> None:
+        fault = self._active.get(place)
+        if fault is not None:
+            was = self._works(place, fault)
+            self._set_on[place].add(name)
+            self.counts[fault.kind] += self._works(place, fault) and not was
 
     def _works(self, place: int, fault: Fault) -> bool:
         return in_force(fault.as_order("x"), self._set_on[place])
@@ -179,6 +181,11 @@ class Striker:
         """Whether a fault ended a node that has ended; else it is noted."""
         words = self._machines.cluster.last_words(name)
         held = any(name in fault.nodes and fault.kind in PROCESS for fault in self._active.values())
+        if ON_PURPOSE in words:
+            # It may have ended before its answer had left.
+            for place, fault in self._active.items():
+                if fault.kind in BAD_DISKS and name in fault.nodes:
+                    self._obeyed(place, name)
         if held or ON_PURPOSE in words:
             return True
         self.ended[name] = words

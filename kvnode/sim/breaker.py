@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from kvnode.protocol.types import Address, NodeId
-from kvnode.sim.case import LINKS, PROCESS, Fault
+from kvnode.sim.case import BAD_DISKS, LINKS, PROCESS, Fault
 from kvnode.sim.clock import START, tenths
 from kvnode.sim.disk import SimDisk
 from kvnode.sim.machine import WAKES_WITHIN
@@ -21,7 +21,6 @@ from kvnode.sim.world import World
 Act: TypeAlias = Callable[[Fault], bool]
 """Does a fault; whether there was anything to do."""
 QUICK_COMMIT = SimDisk.COMMIT
-BAD_DISKS = ("fail-fsync", "full-disk")
 
 
 class Breaker:

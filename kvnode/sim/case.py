@@ -45,6 +45,8 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 PROCESS = ("kill", "stop", "wipe", "pause")
 """What befalls a process; the rest happens inside a node."""
+BAD_DISKS = ("fail-fsync", "full-disk")
+"""They end the process of a node that writes."""
 INSIDE, LINKS, SHARES = inside.KINDS, inside.LINKS, inside.SHARES
 KINDS = (*PROCESS, *INSIDE)
 """As `kvctl fault` has them."""
