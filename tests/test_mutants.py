@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from tests.mutants.listing import Ended, Fate, Mutant, Wrong, catcher_problem, chosen, fate_of, load, planted
@@ -140,6 +144,40 @@ def test_nothing_is_proven_where_the_unmutated_tree_fails(tmp_path: Path) -> Non
     assert bench.baseline([QUICK], 1) == []
     (wrong,) = bench.baseline([msgspec.structs.replace(QUICK, caught_by=("tests/test_wrong.py",))], 1)
     assert "test_wrong" in wrong
+
+
+def test_a_run_that_is_interrupted_leaves_neither_a_process_nor_a_copy(tmp_path: Path) -> None:
+    """SIGTERM in the middle of it: exit 130, and nothing is left."""
+    command = [sys.executable, "-m", "tests.mutants", "--only", "promise-not-kept", "--survey", "-o", "json"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as running:
+
+        def children() -> list[psutil.Process]:
+            return psutil.Process(running.pid).children(recursive=True)
+
+        def looks() -> bool:
+            found = psutil.process_iter(["ppid", "cmdline"])  # those that end meanwhile are passed over
+            mine = (child.info["cmdline"] or [] for child in found if child.info["ppid"] == running.pid)
+            return any("tests.mutants.seeds" in words for words in mine)
+
+        try:
+            wait_for(looks)
+            left = children()
+            running.terminate()
+            assert running.wait(30) == 130
+        finally:
+            running.kill()
+    assert left
+    wait_for(lambda: not any(child.is_running() for child in left))
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Within this time it comes true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_the_command_tells_in_json_who_caught_what() -> None:

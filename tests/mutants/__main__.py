@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ def main(words: Sequence[str]) -> int:
     asked = _parser().parse_args(words)
     out, err = Console(), Console(stderr=True)
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends with us
     try:
         mutants = chosen(load(), asked.only)
         with tempfile.TemporaryDirectory(prefix="mutants-") as home:
@@ -45,6 +47,8 @@ def main(words: Sequence[str]) -> int:
     except Wrong as wrong:
         err.print(f"kvctl mutants: {wrong}", style="red", markup=False)
         return 2
+    except KeyboardInterrupt:
+        return 130
     if results is None:
         return 2
     _show(results, asked.output, out, err, time.monotonic() - began)

@@ -34,6 +34,8 @@ class Bench:
 
     def __init__(self, home: Path, root: Path = ROOT) -> None:
         self._home = home
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
         self.base = home / "base"
         shutil.copytree(root, self.base, ignore=LEFT_OUT)
         told = self.run_code("import kvnode, kvctl, tests; print(kvnode.__file__, kvctl.__file__, tests.__file__)")
@@ -56,12 +58,12 @@ class Bench:
         tests = [catcher for catcher in catchers if not is_seeds(catcher)]
         groups = [(*tests[place::jobs],) for place in range(jobs) if tests[place::jobs]]
         groups += [(catcher,) for catcher in longest(catchers)]
-        with ThreadPoolExecutor(jobs) as pool:
+        with self._workers(jobs) as pool:
             return [wrong for wrong in pool.map(self._sound, groups) if wrong]
 
     def _sound(self, group: tuple[str, ...]) -> str:
         with _scratch(self._home) as scratch:
-            ended = catch(group, self.base, scratch, BASELINE_S)
+            ended = self._catch(group, self.base, scratch, BASELINE_S)
         if ended.code == 0:
             return ""
         return f"{' '.join(group) if len(group) < 3 else 'the tests'}: exit {ended.code}\n{ended.said[-2_000:]}"
@@ -72,7 +74,7 @@ class Bench:
         self, mutants: Sequence[Mutant], jobs: int, tell: Tell, catchers: Sequence[str] = ()
     ) -> list[Result]:
         """What becomes of each, in their order. `catchers`: in place of the mutants' own, all of them."""
-        with ThreadPoolExecutor(jobs) as pool:
+        with self._workers(jobs) as pool:
             running = {pool.submit(self.try_one, mutant, catchers): mutant.name for mutant in mutants}
             results: dict[str, Result] = {}
             for done in as_completed(running):
@@ -94,11 +96,50 @@ class Bench:
             by = how = ""
             for catcher in catchers or mutant.caught_by:
                 left = mutant.deadline_s - (time.monotonic() - began)
-                ended = catch((catcher,), copy, scratch, left)
+                ended = self._catch((catcher,), copy, scratch, left)
                 fate, by, how = fate_of(mutant, catcher, ended)
                 if fate != "survived":
                     break
         return _result(mutant, fate, by, how, time.monotonic() - began)
+
+    # ---- processes -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _workers(self, jobs: int) -> Iterator[ThreadPoolExecutor]:
+        """Threads that wait for processes; whoever interrupts us does not wait for either."""
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                yield pool
+            except BaseException:
+                self._stopped = True
+                for running in tuple(self._running):
+                    _end(running)
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _catch(self, catchers: Sequence[str], copy: Path, scratch: Path, seconds: float) -> Ended:
+        """Run some tests, or one run of seeds, in a copy; stop them when their time is up."""
+        if is_seeds(catchers[0]):
+            command = [sys.executable, "-m", "tests.mutants.seeds", *catchers[0].split()]
+        else:
+            limits = ("--timeout", str(max(1, int(seconds))), "--basetemp", str(scratch / "t"))
+            command = [sys.executable, "-m", "pytest", *TELLS, *limits, *catchers]
+        if self._stopped:
+            return Ended(None, "")
+        running = subprocess.Popen(
+            command, cwd=copy, env=_environment(copy), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self._running.add(running)
+        try:
+            said, _ = running.communicate(timeout=max(1.0, seconds + 5))
+        except subprocess.TimeoutExpired:
+            _end(running)
+            running.communicate()
+            return Ended(None, "")
+        finally:
+            self._running.discard(running)
+        return Ended(running.returncode, said)
 
 
 def _result(mutant: Mutant, fate: Fate, by: str, how: str, seconds: float) -> Result:
@@ -146,27 +187,7 @@ def _environment(copy: Path) -> dict[str, str]:
     return asked | {"PYTHONPATH": str(copy), "COLUMNS": "400", "PYTHONHASHSEED": "0"}
 
 
-def catch(catchers: Sequence[str], copy: Path, scratch: Path, seconds: float) -> Ended:
-    """Run some tests, or one run of seeds, in a copy; stop them when their time is up."""
-    if is_seeds(catchers[0]):
-        command = [sys.executable, "-m", "tests.mutants.seeds", *catchers[0].split()]
-    else:
-        limits = ("--timeout", str(max(1, int(seconds))), "--basetemp", str(scratch / "t"))
-        command = [sys.executable, "-m", "pytest", *TELLS, *limits, *catchers]
-    running = subprocess.Popen(
-        command, cwd=copy, env=_environment(copy), text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        said, _ = running.communicate(timeout=max(1.0, seconds + 5))
-    except subprocess.TimeoutExpired:
-        _end(running)
-        return Ended(None, "")
-    return Ended(running.returncode, said)
-
-
 def _end(running: subprocess.Popen[str]) -> None:
     """End a process and what it started: they are a session of their own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)
-    running.communicate()
