@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers detection kill-rounds lint types check clean
+.PHONY: setup test demo bench numbers storm detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -22,13 +22,22 @@ bench: setup
 	$(BIN)/python -m tests.bench
 
 numbers: setup
-	$(BIN)/python -m tests.numbers
+	$(BIN)/python -m tests.numbers gossip kill drain repair
+
+storm: setup
+	$(BIN)/python -m tests.numbers storm
 
 detection: setup
 	KILLS=50 $(BIN)/pytest tests/test_failure.py -k noticed -s --timeout 1800
 
 kill-rounds: setup
 	KILL_ROUNDS=200 $(BIN)/pytest tests/test_kill_rounds.py -s --timeout 1800
+
+strong: setup
+	$(BIN)/python -m tests.strong_numbers
+
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff format --check .

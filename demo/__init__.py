@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from kvnode.sim.check import DIVERGED, LOST, RESURRECTED
+
 from . import conflict, crash, hints, merkle, partition, quorum
 from .stage import Stage
 
@@ -13,11 +15,30 @@ STORIES: dict[str, ModuleType] = {
 }  # fmt: skip
 
 
+def verdict(stage: Stage) -> None:
+    """What the checker makes of all that the witness was told, through all of the stories."""
+    stage.title("The checker's verdict on all of it")
+    stage.say("Behind the stories, four clients kept writing and reading keys of their own. Now all is whole and")
+    stage.say("quiet, the checker goes through their history, and through what each owner holds of each key.")
+    judged = stage.witness.end().judgement
+    stage.say(
+        f"\n  {judged.operations} operations: {judged.acknowledged} writes acknowledged, "
+        f"{judged.indeterminate} unknown, {judged.failed} refused"
+    )
+    for name, claims in (("lost", LOST), ("resurrected", RESURRECTED), ("diverged", DIVERGED)):
+        stage.say(f"  {sum(v.claim in claims for v in judged.violations)} {name}")
+    stage.say(f"  {judged.stale_reads} stale reads in mode eventual, {judged.max_siblings} siblings at most")
+    for text in (*(f"{v.claim} of {v.key!r}: {v.text}" for v in judged.violations), *judged.unjudged):
+        stage.say(f"  {text}")
+    stage.claim("no promise was broken, as the checker sees it", judged.passed and judged.acknowledged > 0)
+
+
 def run(names: list[str]) -> int:
     """Tell these stories on one cluster. The exit code: 0 only if every claim held."""
-    with Stage() as stage:
+    with Stage(disk_lost="merkle" in names) as stage:
         for name in names:
             STORIES[name].tell(stage)
+        verdict(stage)
         failed = [claim for claim in stage.claims if not claim.holds]
         stage.title("What was proved")
         for claim in stage.claims:

@@ -24,6 +24,12 @@ def tell(stage: Stage) -> None:
             pairs = {key: pairs[key] for key in failed}
     stage.claim(f"{KEYS} keys are written to all their owners", not failed)
     stage.wait("no hints", lambda: stage.kvctl("wait", "hints-drained", "--timeout", "20s", show=False).exit == 0)
+    with stage.witness.rest():
+        wipe(stage)
+
+
+def wipe(stage: Stage) -> None:
+    """Lose n2's disk, and watch the trees find what is missing."""
     before = keys(stage, "n2")
 
     stage.say(f"\nn2 owns {before} keys. Its process is killed, and its data directory deleted.")

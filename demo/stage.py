@@ -25,6 +25,8 @@ from rich.text import Text
 
 from kvctl import Client
 
+from .witness import Witness
+
 COMMAND_S = 30
 
 
@@ -51,9 +53,11 @@ class Claim(NamedTuple):
 class Stage:
     """A cluster and an audience."""
 
-    def __init__(self, nodes: int = 5) -> None:
+    def __init__(self, nodes: int = 5, *, disk_lost: bool = False) -> None:
+        """`disk_lost`: whether some story wipes a disk, which the checker must know."""
         self.claims: list[Claim] = []
         self._nodes = nodes
+        self._disk_lost = disk_lost
         self._home = Path(tempfile.mkdtemp(prefix="kvctl-demo-"))
         self._env = os.environ | {"KVCTL_HOME": str(self._home), "KVCTL_OUTPUT": "table"}
         self._env.pop("KVCTL_CONNECT", None)
@@ -68,6 +72,9 @@ class Stage:
         if ran.exit:
             self._exit.close()
             raise SystemExit(f"the demo's cluster did not start: {ran.err or ran.out}")
+        addresses = ",".join(node["address"] for node in self.status()["nodes"])
+        self.witness = Witness(addresses, self._nodes, disk_lost=self._disk_lost)
+        self._exit.callback(self.witness.abandon)
         return self
 
     def __exit__(

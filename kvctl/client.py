@@ -264,6 +264,19 @@ class Client:
         self._pump.finish(calls.values())
         return {node: call.outcome for node, call in calls.items() if call.outcome is not None}
 
+    def dated(self, nodes: Iterable[str], timeout: float = EACH_S) -> set[NodeId]:
+        """Those of these members whose clock is known in time: an order to them can be dated."""
+        session, wanted = self._pump.session, set(nodes)
+        members = [member for member in self.ring().members if member.id in wanted]
+        deadline = time.monotonic() + timeout
+        while unknown := [m.address for m in members if not session.knows_time(m.address)]:
+            if time.monotonic() > deadline:
+                break
+            for address in unknown:
+                session.ask_time(address)
+            self._pump.turn(POLL_MS / 1000)
+        return {member.id for member in members if session.knows_time(member.address)}
+
     def events(self, after: Mapping[str, int] | None = None) -> list[m.Event]:
         """Events of every node that answers, newer than those numbered `after[node]`."""
         seen = after or {}

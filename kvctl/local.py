@@ -82,9 +82,10 @@ class ClusterSpec(Struct, frozen=True, kw_only=True):
 class Cluster:
     """A local cluster. Changes are made under `changing()`."""
 
-    def __init__(self, spec: ClusterSpec) -> None:
+    def __init__(self, spec: ClusterSpec, path: Path | None = None) -> None:
+        """`path`: its directory; that of its name in KVCTL_HOME unless told."""
         self.spec = spec
-        self.path = cluster_path(spec.name)
+        self.path = path or cluster_path(spec.name)
 
     # ---- looking ---------------------------------------------------------------------------
 

@@ -34,9 +34,11 @@ class Sibling(Struct, frozen=True):
 class Item:
     """What was read of a key."""
 
-    def __init__(self, key: bytes, record: bytes, story: Story | None = None) -> None:
+    def __init__(self, key: bytes, record: bytes, story: Story | None = None, *, register: bool = False) -> None:
         self.key = key
         self.story = story
+        self.register = register
+        """Whether a scan found it to be a register, of mode `strong`: the value is what was accepted last."""
         self._blob = record
 
     @cached_property

@@ -35,6 +35,8 @@ class RawLine(Struct, forbid_unknown_fields=True):
     encoding: str = "utf-8"
     expires_at: str | int | None = None
     siblings: list[SiblingLine] | None = None
+    register: bool = False
+    """It was written in mode `strong`, and is to be again."""
 
 
 class ToWrite(Struct, frozen=True):
@@ -49,6 +51,7 @@ class Line(Struct, frozen=True):
 
     key: bytes
     values: tuple[ToWrite, ...]
+    register: bool = False
 
     @property
     def plain(self) -> bool:
@@ -76,7 +79,9 @@ def parse(raw: bytes, wall_ms: int) -> Line:
         if not siblings:
             raise Invalid("the list of siblings is empty")
     values = tuple(ToWrite(_bytes(s.value, s.encoding, "value"), _ttl_s(s.expires_at, wall_ms)) for s in siblings)
-    return Line(key, values)
+    if line.register and (len(values) > 1 or values[0].ttl_s is not None):
+        raise Invalid("a register has one value, and no time to live")
+    return Line(key, values, line.register)
 
 
 def _bytes(text: str, encoding: str, what: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from kvctl.client import Client
+from kvctl.client import EACH_S, Client
 from kvctl.errors import Indeterminate, KvError, Unavailable
 from kvctl.orders import worst
 from kvnode.protocol.faults import PARTITION, Fault, FaultList, HealFault, ListFaults, SetFault
@@ -60,7 +60,11 @@ def gather(client: Client, nodes: Collection[str] | None = None) -> Told:
 def inflict(client: Client, fault: Fault, for_ms: int, timeout: float) -> Told:
     """Set a fault in every node it concerns. Raises what a node said, or that it said nothing."""
     concerned = [member.id for member in client.ring().members if fault.concerns(member.id)]
-    told = _sorted(client.ask_each(lambda rid, _: SetFault(rid, fault, for_ms), concerned, timeout))
+    dated = client.dated(concerned, min(timeout, EACH_S))
+    silent = [node for node in concerned if node not in dated]
+    outcomes = client.ask_each(lambda rid, _: SetFault(rid, fault, for_ms), dated, timeout)
+    outcomes |= {node: Unavailable(f"{node} does not answer", "kvctl status") for node in silent}
+    told = _sorted(outcomes)
     refused = {n: e for n, e in told.failed.items() if not isinstance(e, Unavailable | Indeterminate)}
     if refused or (told.failed and not in_force(fault, told.on(fault.id))):
         heal(client, fault.id, timeout)

@@ -137,17 +137,19 @@ def written_view(command: str, written: Written, *, best_effort: bool) -> View:
 def scan_json(item: Item) -> Object:
     """A row of a scan."""
     whole = item_json(item)
-    return {name: whole[name] for name in ("key", "key_encoding", "value", "encoding", "siblings")}
+    told = {name: whole[name] for name in ("key", "key_encoding", "value", "encoding", "siblings")}
+    return {**told, "register": item.register}
 
 
 def scan_row(item: Item) -> tuple[str, ...]:
     """A row of a scan as text; siblings stand beside each other."""
-    return (show(item.key), " | ".join(show(s.value) for s in item.siblings), str(len(item.siblings)))
+    values = " | ".join(show(s.value) for s in item.siblings)
+    return (show(item.key), values, "register" if item.register else "-", str(len(item.siblings)))
 
 
 def scan_table(rows: Sequence[tuple[str, ...]]) -> Table:
     """A scan as a table."""
-    return Table(("KEY", "VALUE", "SIBLINGS"), tuple(rows), frozenset({"SIBLINGS"}), 2)
+    return Table(("KEY", "VALUE", "KIND", "SIBLINGS"), tuple(rows), frozenset({"SIBLINGS"}), 3)
 
 
 def export_line(item: Item) -> Object:
@@ -156,6 +158,8 @@ def export_line(item: Item) -> Object:
     line: Object = {"key": key["key"]}
     if key["key_encoding"] != "utf-8":
         line["key_encoding"] = key["key_encoding"]
+    if item.register:
+        line["register"] = True
     values = []
     for s in item.siblings:
         text, encoding = text_or_base64(s.value)

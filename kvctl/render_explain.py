@@ -14,6 +14,7 @@ import msgspec
 
 from kvctl.output import Table, View, key_fields, show, text_or_base64, utc
 from kvctl.render import Object, dot_json
+from kvctl.render_register import is_register, register_json, register_lines, register_read
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import SLOTS
 from kvnode.protocol.types import NodeId, Record, Version, decode_record, time_to_wall
@@ -37,6 +38,7 @@ def explain_view(key: bytes, told: m.Explained, q: int) -> View:
             "siblings": [_version_json(v) for v in records[r.node] or ()],
             "digest": r.digest.hex() or None,
             "grave": r.grave or None,
+            "register": register_json(r.register),
         }
         for r in told.replicas
     ]
@@ -117,6 +119,7 @@ def _picture(key: bytes, told: m.Explained, q: int, records: Records) -> Iterato
     for replica in told.replicas:
         yield f"{show(replica.node)}  {show(replica.state)}  digest {replica.digest.hex()[:12] or '-'}"
         yield from _versions(records[replica.node] or ())
+        yield from register_lines(replica.register)
         if replica.grave:
             yield f"    the tombstone is still there: {show(replica.grave)}"
     for holder, owner in _hints(told):
@@ -124,6 +127,9 @@ def _picture(key: bytes, told: m.Explained, q: int, records: Records) -> Iterato
         if holder.node not in records:
             yield from _versions(_record(holder) or ())
     yield ""
+    if is_register(told):
+        yield from register_read(told)
+        return
     yield "a read would return now:"
     answering = [r.node for r in told.replicas if r.state in ("present", "absent") and records[r.node] is not None]
     for r in range(1, len(told.owners) + 1):

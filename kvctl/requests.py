@@ -208,7 +208,9 @@ class Pages:
         if isinstance(outcome, KvError):
             raise outcome
         assert isinstance(outcome, m.Scanned)
-        items = [item for row in outcome.rows if (item := Item(row.key, row.record)).found]
+        registers = set(outcome.registers)
+        items = [Item(row.key, row.record, register=row.key in registers) for row in outcome.rows]
+        items = [item for item in items if item.found]
         if self._left is not None:
             items = items[: self._left]
             self._left -= len(items)

@@ -11,14 +11,14 @@ Never: touches a socket or a clock; `links.py` and the clients do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
+from kvctl.call import BACKOFF_S_MAX, Call, Outcome
 from kvctl.errors import Indeterminate, KvError, NoEndpoint, Unavailable, error_of
 from kvnode.protocol.messages import (
-    ClientReply,
     ClientRequest,
     Error,
     Failed,
@@ -27,6 +27,7 @@ from kvnode.protocol.messages import (
     Hello,
     Message,
     Put,
+    SetFault,
     Welcome,
     Written,
     safe_to_retry,
@@ -43,46 +44,16 @@ PATIENCE = 0.3
 PATIENCE_S_MIN = 0.05
 GRACE_S = 0.3
 """How much longer than the node's deadline a client waits for the node to say so."""
-BACKOFF_S = 0.02
-"""First pause after `Overloaded`, or while no node can be reached; it doubles."""
-BACKOFF_S_MAX = 0.5
-"""...up to this."""
-
 FRESH_S = 0.25
 """How old the time in an answer may be."""
+KNOCK_S = 0.01
+"""How often it is looked whether a node has answered that a request waits for."""
+REACH_S = 0.15
+"""How long a `strong` request waits for a first word of the owner it would go to. Any other owner can
+coordinate it, or say at once that no majority is in reach; dialling one that is gone takes longer."""
 
 Ask = TypeVar("Ask", bound=ClientRequest)
-Outcome: TypeAlias = ClientReply | KvError
-
-
-class Call:
-    """A request on its way."""
-
-    __slots__ = (
-        "address", "ask", "deadline", "due", "lost", "notify", "outcome", "pause", "pinned", "refused",
-        "sent_at", "tried",
-    )  # fmt: skip
-
-    def __init__(
-        self, ask: ClientRequest, deadline: float, pinned: str = "", notify: Callable[[Call], None] | None = None
-    ) -> None:
-        self.ask = ask
-        self.deadline = deadline
-        self.due = 0.0
-        """When an open loop meant to send it; for whoever measures."""
-        self.pinned = pinned
-        """Ask this address and no other."""
-        self.notify = notify
-        self.address = ""
-        self.sent_at = 0.0
-        self.tried: tuple[str, ...] = ()
-        self.lost = False
-        """Whether a connection broke under it: then nodes that are not owners may help."""
-        self.refused: KvError | None = None
-        """Why an owner on the wrong side of a partition refused it, in mode `strong`: said when no other
-        can be reached, with no wait for nodes that may restart."""
-        self.pause = BACKOFF_S
-        self.outcome: Outcome | None = None
+__all__ = ["Call", "Outcome", "Session"]
 
 
 class Session:
@@ -100,6 +71,10 @@ class Session:
         """Nodes that were asked for the time."""
         self._greeted: dict[int, float] = {}
         """The questions that have no answer yet, and when each was asked."""
+        self._reached: set[str] = set()
+        """Addresses that have answered since they were last lost."""
+        self._knocked: dict[str, float] = {}
+        """Those that were asked for a first word and have not given it, and since when."""
         self._clocks: dict[str, float] = {}
         """Address -> how far its wall clock (ms) is ahead of our `now`: what puts are dated by."""
         self.now = 0.0
@@ -130,6 +105,7 @@ class Session:
     def greet(self) -> None:
         """Ask every endpoint who it is; the first answer brings the ring."""
         for address in self._endpoints:
+            self._knocked[address] = self.now
             self._ask_time(address)
 
     def start(self, call: Call) -> None:
@@ -139,19 +115,23 @@ class Session:
             address = call.pinned
         elif type(ask) is Get or type(ask) is Put:
             address = self._owners[hash_slot(ask.key) >> self._shift][0]
-            if self._avoided or call.tried:
-                address = self._choose(self._places(call), call.tried)
+            if ask.mode == STRONG and (call.tried or address not in self._reached):
+                address = self._in_reach(call)
+                if not address:
+                    return
+            elif self._avoided or call.tried:
+                address = self._choose(call)
         else:
-            address = self._choose(self._places(call), call.tried)
+            address = self._choose(call)
         call.address = address
         call.sent_at = self.now
-        if type(ask) is Put:
+        if type(ask) is Put or type(ask) is SetFault:
             clock = self._clocks.get(address)
             if clock is not None:
                 until = int(call.deadline * 1000 + clock)
                 call.ask = ask = msgspec.structs.replace(ask, deadline=until)
-            elif address not in self._asked_time:
-                self._ask_time(address)
+            else:
+                self.ask_time(address)
         self._pending[ask.rid] = call
         box = self._out.get(address)
         if box is None:
@@ -164,17 +144,40 @@ class Session:
         if not isinstance(call.ask, Get | Put):
             return self._addresses()
         owners = self._owners[hash_slot(call.ask.key) >> self._shift]
-        if not call.lost or any(self._worth(owner, call.tried) for owner in owners):
+        if not (call.lost or call.ask.mode == STRONG) or any(self._worth(owner, call) for owner in owners):
             return owners
         return tuple(dict.fromkeys((*owners, *self._addresses())))
 
-    def _worth(self, address: str, tried: tuple[str, ...]) -> bool:
-        return address not in tried and self._avoided.get(address, 0.0) <= self.now
+    def _worth(self, address: str, call: Call) -> bool:
+        """Whether to try an address: not tried, not failing lately, nor silent when mode `strong` knocked."""
+        if address in call.tried or self._avoided.get(address, 0.0) > self.now:
+            return False
+        strong = isinstance(call.ask, Get | Put) and call.ask.mode == STRONG
+        return not strong or self.now - self._knocked.get(address, self.now) < REACH_S
 
-    def _choose(self, addresses: tuple[str, ...], tried: tuple[str, ...]) -> str:
-        """The first not tried that did not fail a moment ago; else the least bad."""
-        fresh = [a for a in addresses if a not in tried] or list(addresses)
-        return next((a for a in fresh if self._avoided.get(a, 0.0) <= self.now), fresh[0])
+    def _choose(self, call: Call) -> str:
+        """The first place worth trying; else the least bad."""
+        places = self._places(call)
+        fresh = [a for a in places if a not in call.tried] or list(places)
+        return next((a for a in fresh if self._worth(a, call)), fresh[0])
+
+    def _in_reach(self, call: Call) -> str:
+        """Where a `strong` request goes: the first owner, or else member, that answers. Empty if not now.
+
+        Then it waits for a first word, or has ended with what an owner had to say.
+        """
+        worth = [place for place in self._places(call) if self._worth(place, call)]
+        for place in worth:
+            if place not in self._reached and place not in self._knocked:
+                self._knocked[place] = self.now
+                self._ask_time(place)
+        if not worth and call.refused is not None:
+            self._end(call, call.refused)
+        elif worth and worth[0] not in self._reached:
+            self._later.append((self.now + KNOCK_S, call))
+        else:
+            return worth[0] if worth else self._choose(call)
+        return ""
 
     def _addresses(self) -> tuple[str, ...]:
         if self.ring is None:
@@ -195,6 +198,9 @@ class Session:
         """Replies from a node."""
         if self._avoided:
             self._avoided.pop(address, None)
+        if self._knocked:
+            self._knocked.pop(address, None)
+        self._reached.add(address)
         for message in messages:
             kind = type(message)
             if kind is Got or kind is Written:
@@ -217,6 +223,15 @@ class Session:
             call.outcome = reply
             if call.notify is not None:
                 call.notify(call)
+
+    def knows_time(self, address: str) -> bool:
+        """Whether what is sent there can be dated by the clock of who receives it."""
+        return address in self._clocks
+
+    def ask_time(self, address: str) -> None:
+        """Ask a node what time it is, unless that has been done."""
+        if address not in self._asked_time:
+            self._ask_time(address)
 
     def _ask_time(self, address: str) -> int:
         """Ask a node who it is, what the ring is, and what time. The request's id."""
@@ -281,6 +296,8 @@ class Session:
         One that was not `used` took nothing at all.
         """
         self._avoided[address] = self.now + AVOID_S
+        self._reached.discard(address)
+        self._knocked.pop(address, None)
         self._clocks.pop(address, None)
         self._asked_time.discard(address)
         never = {getattr(message, "rid", 0) for message in (*unsent, *self._out.pop(address, ()))}
@@ -346,7 +363,7 @@ class Session:
             return False
         ask = call.ask
         call.tried = (*call.tried, call.address)
-        if not any(self._worth(place, call.tried) for place in self._places(call)):
+        if not any(self._worth(place, call) for place in self._places(call)):
             return False
         if isinstance(ask, Put) and maybe_applied:
             if ask.retry:
@@ -361,7 +378,7 @@ class Session:
         call.pause = min(2 * call.pause, BACKOFF_S_MAX)
 
     def _renew(self, call: Call) -> None:
-        self.retried[len(call.tried) > 1] += 1
+        self.retried[len(call.tried) > 1] += bool(call.tried)
         call.ask = msgspec.structs.replace(call.ask, rid=self.next_rid())
         self.start(call)
 

@@ -221,8 +221,25 @@ that lost its votes waits out twice as long before it votes again."""
 BACKOFF_MS, BACKOFF_MS_MAX = 10, 160
 """A proposer that was outbid waits for a random part of the first, doubled each time, up to the second."""
 
+SILENT_MS, SILENT_AGAIN_MS = 600, 200
+"""A member that missed two beats, and has not answered a `strong` round for the second time, is not waited for
+by it. Sooner than it is suspected: a guess that is wrong costs a refusal that left no trace."""
+
 STRONG_MAX = 4_096
 """`strong` requests a node coordinates at once. Beyond it: `Overloaded`, nothing stored."""
+
+REGISTER_WAIT_MS = 500
+"""A register that an exchange found different is looked at once more after one to two times this long: a write
+under way looks like a difference. Also how long a repair waits before it looks again after it was outbid."""
+
+REGISTER_STEP_MS = 500
+"""A repair goes on without an owner that has not answered for so long."""
+
+REGISTER_REPAIRS_MAX, REGISTERS_PER_S = 64, 500
+"""Registers a node repairs at once, and begins to a second: foreground rounds come between."""
+
+REGISTERS_WAITING_MAX = 8_192
+"""Registers that wait for repair; more are left to the next exchange."""
 
 REGISTERS_PAGE = 1_000
 """Registers in one message to a member that lost its own."""

@@ -23,6 +23,7 @@ from kvnode.core.local import Local
 from kvnode.core.merkle import HashTree, leaf_of
 from kvnode.core.node import Node
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Sends, Stored, Unreadable
+from kvnode.core.registers import weigh
 from kvnode.core.versions import Held, held_of
 from kvnode.protocol import messages as m
 from kvnode.protocol.context import encode_context, join
@@ -79,6 +80,8 @@ class DictStore:
         tree = HashTree()
         for key, held in self.rows.items():
             tree.change(key, b"", held.digest)
+        for key, register in self.kept_registers.items():
+            tree.change(key, b"", weigh(register).mark)
         return tree
 
     def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
@@ -99,15 +102,19 @@ class DictStore:
             raise Unreadable
         return self.kept_registers.get(key, b"")
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        return sorted(item for item in self.kept_registers.items() if item[0] > after)[:limit]
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return sorted(i for i in self.kept_registers.items() if i[0] > after and i[0].startswith(prefix))[:limit]
+
+    def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
+        return sorted((key, register) for key, register in self.kept_registers.items() if leaf_of(key) == leaf)
 
     def apply(self, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         self.rows = {key: held for key, held in (self.rows | writes).items() if held is not GONE}
         self.damaged -= set(writes)
         if aside is not None:
             self.facts |= aside.facts
-            self.kept_registers |= aside.registers
+            kept = self.kept_registers | aside.registers
+            self.kept_registers = {key: register for key, register in kept.items() if register}
             self.kept = {where: hint for where, hint in (self.kept | aside.hints).items() if hint is not None}
 
 

@@ -4,6 +4,7 @@ gossip    bytes a node sends a second, by the size of the cluster; how long a ch
 kill      requests that failed, and latency, while one of five nodes is killed under load
 drain     how long 10,000 hints take, and what the foreground feels of it
 repair    the cost of finding 100 differing keys among 100,000, and of finding none
+storm     a hundred rounds of faults under load: writes acknowledged, and lost (`tests/storm.py`)
 wipe      how long a node of 100,000 keys that lost its disk takes to be whole by anti-entropy alone
 """
 
@@ -24,6 +25,7 @@ from kvnode.protocol.messages import DropHints, NodeReport, PauseRepair, RunRepa
 from kvnode.protocol.types import Address, NodeId
 from kvnode.sim.world import World
 from tests.procs import Cluster
+from tests.storm import storm
 from tests.test_failure import hints, owned_by, reports, states, until
 
 VICTIM = "n3"
@@ -215,7 +217,7 @@ def five() -> Iterator[Cluster]:
         yield cluster
 
 
-PARTS = {part.__name__: part for part in (gossip, kill, drain, repair)}
+PARTS = {part.__name__: part for part in (gossip, kill, drain, repair, storm)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

@@ -26,11 +26,12 @@ from kvnode import config
 from kvnode.config import Settings
 from kvnode.core.merkle import PAGE_BYTES, HashTree, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey
+from kvnode.core.registers import weigh
 from kvnode.core.versions import NO_ACTOR, Held
 from kvnode.protocol.ring import SLOTS
 from kvnode.protocol.types import NodeId
 from kvnode.shell.sqlite.engine import SqliteEngine
-from kvnode.shell.sqlite.format import decode_page, decode_row
+from kvnode.shell.sqlite.format import decode_page, decode_register_row, decode_row
 from tests.test_store_conformance import assert_tree_is_exact, everything, held, wait
 
 SMALL = Settings(memtable_bytes=30_000, cache_bytes=10_000, compress_min_bytes=64)
@@ -247,6 +248,11 @@ def assert_saved_leaves_are_exact(path: Path) -> None:
         assert isinstance(row, bytes)
         places.add((leaf_of(key), key))
         tree.change(key, b"", decode_row(key, row, 0).digest)
+    for key, row in edit(path / "table.db", "SELECT key, value FROM registers"):
+        assert isinstance(key, bytes)
+        assert isinstance(row, bytes)
+        places.add((leaf_of(key), key))
+        tree.change(key, b"", weigh(decode_register_row(key, row)).mark)
     for slot, row in edit(path / "table.db", "SELECT slot, hashes FROM leaves"):
         assert isinstance(slot, int)
         assert isinstance(row, bytes)

@@ -234,6 +234,12 @@ SCAN = [
     Row("scan list:", 0, lambda ran: ran.out.count(b"\n") == 12),
     Row("scan list: --limit 0", 0, silent),
     Row("scan nothing:", 0, silent),
+    Row("scan s:0", 0, prints(b"s:0\tv\n")),
+    Row("scan s:3", 0, silent),
+    Row("scan s:0 -o json", 0, data("scan", lambda d: [i["register"] for i in d["items"]] == [True])),
+    Row("scan one -o json", 0, data("scan", lambda d: [i["register"] for i in d["items"]] == [False])),
+    Row("scan s:0 -o table", 0, lambda ran: b"register" in ran.out and b"KIND" in ran.out),
+    Row("export s:0", 0, lambda ran: ran.json == {"key": "s:0", "register": True, "value": "v"}),
     Row("scan nothing: -o json", 0, data("scan", lambda d: d["items"] == [] and d["count"] == 0)),
     Row("scan list:0 -o json", 0, data("scan", lambda d: d["count"] == 10 and d["items"][3]["value"] == "v3")),
     Row("scan list:0 -o jsonl", 0, lambda ran: [json.loads(x)["key"] for x in ran.out.splitlines()][9] == "list:09"),
@@ -249,6 +255,14 @@ SCAN = [
     Row("explain one -o json", 0, data("explain", lambda d: explained(d))),
     Row("explain one -o table", 0, lambda ran: all(w in ran.text for w in ("slot", "n1", "R=1", "R=3", '"milk"'))),
     Row("explain nothing -o json", 0, data("explain", lambda d: {r["state"] for r in d["replicas"]} == {"absent"})),
+    Row("explain s:0 -o json", 0, data("explain", lambda d: registered(d))),
+    Row("explain s:0 -o table", 0, lambda ran: all(w in ran.text for w in ("register", "accepted under", '"v"'))),
+    Row("import -", 0, lambda ran: ran.json["imported"] == 1, stdin=b'{"key":"i:9","register":true,"value":"a"}\n'),
+    Row("import -", 7, lambda ran: ran.json["failed"] == 1, says("versions"),
+        stdin=b'{"key":"one","register":true,"value":"a"}\n'),
+    Row("import -", 7, lambda ran: ran.json["failed"] == 1, says("register"), stdin=b'{"key":"s:0","value":"a"}\n'),
+    Row("import -", 9, lambda ran: ran.json["failed"] == 1, says("one value"),
+        stdin=b'{"key":"i:8","register":true,"siblings":[{"value":"a"},{"value":"b"}]}\n'),
     Row("import - -o json", 0, data("import", lambda d: (d["imported"], d["failed"]) == (2, 0)),
         stdin=b'{"key":"i:1","value":"a"}\n\n{"key":"aTo/","key_encoding":"base64","value":"/w==","encoding":"base64"}\n'),
     Row("import -", 9, lambda ran: ran.json.keys() >= {"imported", "failed", "took_ms"} and ran.json["imported"] == 2,
@@ -265,6 +279,13 @@ def explained(value: Any) -> bool:
     assert len(value["owners"]) == len(value["replicas"]) == 3
     assert all(r.keys() >= {"node", "state", "siblings", "digest"} for r in value["replicas"])
     return all(r["siblings"][0]["value"] == "milk" for r in value["replicas"])
+
+
+def registered(value: Any) -> bool:
+    registers = [r["register"] for r in value["replicas"] if r["register"] is not None]
+    assert {r["state"] for r in value["replicas"]} <= {"register", "absent"}
+    assert all(r.keys() >= {"promised", "accepted", "value", "encoding", "tombstone", "dot"} for r in registers)
+    return len(registers) >= 2 and all(r["value"] == "v" for r in registers)
 
 
 def matrix(observers: Any) -> bool:

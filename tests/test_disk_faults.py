@@ -129,6 +129,16 @@ def test_every_acknowledged_turn_was_synced(tmp_path: Path) -> None:
 
 
 @needs_strace
+def test_what_licenses_a_trim_was_synced(tmp_path: Path) -> None:
+    """A flush takes the log's place: its transactions are synced at every durability (PROTOCOL-CASES 7)."""
+    for durability in ("fsync", "os"):
+        idle = run(tmp_path / f"{durability} idle", only="table.db-wal", durability=durability, turns=0)
+        ran = run(tmp_path / durability, only="table.db-wal", durability=durability)
+        assert ran.durable == TURNS
+        assert ran.syncs >= idle.syncs + 2, f"{TURNS} turns are some {TURNS * 600 // MEMTABLE_BYTES} memtables"
+
+
+@needs_strace
 def test_at_durability_os_no_turn_waits_for_a_sync_of_the_log(tmp_path: Path) -> None:
     """The kernel has it: that is what `os` means."""
     idle = run(tmp_path / "idle", only="log.db-wal", turns=0, durability="os")

@@ -329,6 +329,20 @@ def test_faults_have_an_end_and_are_few() -> None:
     assert isinstance(order(hand, m.SetFault(1, GOOD["skew"], 1_000)), m.Failed)
 
 
+def test_an_order_that_comes_too_late_is_not_obeyed() -> None:
+    """Its deadline is by this node's steady clock, as that of a put; an order without one is always in time."""
+    hand = Hand()
+    breakable = hand.node.fault_desk.breakable = Breakable()
+    assert isinstance(order(hand, m.SetFault(1, GOOD["drop"], 1_000, deadline=hand.wall + 50)), m.FaultList)
+    breakable.faults = ()
+
+    late = order(hand, m.SetFault(2, GOOD["drop"], 1_000, deadline=hand.local.steady - 1))
+
+    assert isinstance(late, m.Failed)
+    assert (late.error, late.maybe_applied) == (m.Error.REFUSED, False)
+    assert breakable.faults == ()
+
+
 # ---- blast radius ------------------------------------------------------------------------------
 
 FIVE = ring_of("n1 n2 n3 n4 n5", q=64)

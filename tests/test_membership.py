@@ -62,6 +62,15 @@ def test_a_suspicion_of_an_earlier_heartbeat_counts_for_nothing() -> None:
     assert state(hand, N3) == "up"
 
 
+def test_a_new_incarnation_refutes_every_suspicion_of_the_old_one() -> None:
+    """n3 is down at its fifth heartbeat, and boots: its first one is below that, but of a later life."""
+    hand = listening()
+    says(hand, word(N2, 6, m.Suspicion(N3, 1, 5)), word(N4, 6, m.Suspicion(N3, 1, 5)))
+    assert state(hand, N3) == "down"
+    says(hand, word(N3, 1, incarnation=2))
+    assert state(hand, N3) == "up"
+
+
 def test_an_opinion_dies_with_its_observer() -> None:
     """n2 and n4 suspect n3; n4 falls silent: one observer is left."""
     hand = listening()

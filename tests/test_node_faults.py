@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from kvctl import Client, nodefaults
-from kvctl.errors import Invalid, NotFound, Refused
+from kvctl.errors import Indeterminate, Invalid, NotFound, Refused, Unavailable
 from kvnode.protocol.faults import Fault, SetFault
 from kvnode.protocol.messages import ClusterReport, NodeReport, PeerView, Status
 from kvnode.protocol.ring import hash_slot, shift_of
@@ -284,6 +285,32 @@ def test_what_is_set_in_part_is_taken_back(cluster: Cluster, client: Client, tmp
         cluster.stop(N3)
         cluster.start(N3)
         cluster.wait_up()
+
+
+def test_an_order_that_a_paused_node_reads_too_late_is_not_obeyed(cluster: Cluster, client: Client) -> None:
+    """It sleeps with the order in its socket: when it wakes, nobody waits for the fault any more."""
+    assert client.dated([N3]) == {N3}
+    cluster.processes[N3].send_signal(signal.SIGSTOP)
+    try:
+        late = client.ask_each(
+            lambda rid, _: SetFault(rid, Fault("late", "skew", (N3,), (), 5.0), 60_000), [N3], 0.3
+        )
+        assert isinstance(late[N3], Indeterminate)
+        # One that is not known to listen is not told at all: nobody could say by when it must obey.
+        with Client(cluster.endpoints) as other, pytest.raises(Unavailable, match="n3 does not answer"):
+            nodefaults.inflict(other, Fault(nodefaults.new_id(), "skew", (N3,), (), 5.0), 60_000, 0.5)
+    finally:
+        cluster.processes[N3].send_signal(signal.SIGCONT)
+    until(lambda: N3 in nodefaults.gather(client).faults, "n3 answers")
+    assert nodefaults.gather(client).faults[N3] == ()
+
+
+def test_jitter_goes_with_delay_alone(cluster: Cluster) -> None:
+    """A usage error that says so."""
+    for kind in ("drop", "duplicate", "reorder", "corrupt"):
+        ran = kvctl(cluster, "fault", kind, "n1", "30%", "--jitter", "20ms")
+        assert ran.returncode == 2
+        assert b"--jitter goes with delay" in ran.stderr
 
 
 def test_nothing_was_lost_on_the_way(client: Client) -> None:

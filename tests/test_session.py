@@ -9,7 +9,7 @@ from kvctl.session import Call, Session
 from kvnode.core.bootstrap import found, parse_members
 from kvnode.protocol.messages import Error, Failed, Get, Got, Hello, Message, Put, Welcome, Written
 from kvnode.protocol.ring import Ring
-from kvnode.protocol.types import EVENTUAL, QUORUM, NodeId
+from kvnode.protocol.types import EVENTUAL, QUORUM, STRONG, NodeId
 
 RING = found("test", parse_members("n1=127.0.0.1:1,n2=127.0.0.1:2,n3=127.0.0.1:3,n4=127.0.0.1:4"), 3, 16)
 
@@ -370,3 +370,56 @@ def test_a_refused_put_that_was_tried_before_may_have_been_applied() -> None:
 
     assert isinstance(call.outcome, Conflict)
     assert call.outcome.applied == "maybe"
+
+
+# ---- mode strong: whoever is reachable ---------------------------------------------------------
+
+
+def strong(s: Session) -> Get:
+    return Get(s.next_rid(), b"k", 0, STRONG, 2000)
+
+
+def greeted(s: Session) -> dict[str, int]:
+    """Who is asked for a first word now, and under which id."""
+    return {a: m.rid for a, messages in s.take().items() for m in messages if isinstance(m, Hello)}
+
+
+def test_a_strong_request_waits_a_moment_for_the_first_owner_and_then_goes_to_one_that_answers() -> None:
+    """A new client cannot know who is gone: dialling that one would take a second, any other owner will do."""
+    s = session()
+    first, second, _ = owners(b"k")
+    start(s, strong(s))
+    asked = greeted(s)
+    assert set(asked) == set(owners(b"k")) - {"127.0.0.1:1"}
+    s.receive(second, [welcome(rid=asked[second])])
+
+    s.tick(s.now + 0.05)
+    assert not s.has_mail
+    s.tick(s.now + 0.15)
+    assert sent(s)[0] == second
+    s.receive(first, [welcome(rid=asked[first])])
+    start(s, strong(s))
+    assert sent(s)[0] == first, "it has spoken since"
+
+
+def test_a_refusal_by_the_only_owner_in_reach_ends_a_strong_request() -> None:
+    """Nobody else answers: the others are not dialled until the deadline."""
+    s = session()
+    _, _, third = owners(b"k")
+    call = start(s, strong(s))
+    asked = greeted(s)
+    s.receive(third, [welcome(rid=asked.get(third, 0))])
+    s.tick(s.now + 0.2)
+    address, ask = sent(s)
+    assert address == third
+
+    s.receive(third, [Failed(ask.rid, 1, Error.UNAVAILABLE, "no majority")])  # type: ignore[union-attr]
+    for _ in range(30):
+        for address, messages in s.take().items():  # a member that is no owner, but answers, is asked too
+            for m in messages:
+                if isinstance(m, Get):
+                    s.receive(address, [Failed(m.rid, 1, Error.UNAVAILABLE, "no owner")])
+        s.tick(s.now + 0.01)
+
+    assert isinstance(call.outcome, Unavailable)
+    assert s.now < 10.6

@@ -15,6 +15,8 @@ import pytest
 from kvctl.cli import run as kvctl
 from kvctl.scenarios.simulating import Wanted, run_all, shrunk
 from kvnode.core.outbox import Outbox
+from kvnode.core.proposal import Round
+from kvnode.sim import linear
 from kvnode.sim.campaign import run
 from kvnode.sim.case import KINDS, Case
 from kvnode.sim.profiles import draw
@@ -26,7 +28,7 @@ def acks_leave_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outbox, "ack", Outbox.send)
 
 
-@pytest.mark.parametrize("mode", ["eventual", "quorum"])
+@pytest.mark.parametrize("mode", ["eventual", "quorum", "strong"])
 @pytest.mark.parametrize("profile", ["calm", "rough", "hostile"])
 def test_a_minute_of_each_profile_keeps_every_promise(profile: str, mode: str) -> None:
     """Some seeds of each, whatever breaks; most writes are acknowledged, for a silent store loses nothing."""
@@ -37,8 +39,28 @@ def test_a_minute_of_each_profile_keeps_every_promise(profile: str, mode: str) -
         assert report.passed, (seed, profile, mode, judged.violations[:3], judged.unjudged[:3])
         assert judged.acknowledged > 0.1 * len(case.ops), (seed, report.outcomes)
         assert report.sim_ms >= 60_000
+        assert judged.linearizable is (True if mode == "strong" else None)
         if mode == "quorum" and profile == "calm":
             assert judged.stale_reads == 0
+
+
+def test_a_register_that_is_none_turns_a_strong_run_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that was outbid is proposed anew, whatever came after it."""
+    monkeypatch.setattr(Round, "maybe_applied", False)
+    report = run(draw(1, "hostile", minutes=1, mode="strong"))
+    assert report.claims == {"linearizable"}
+    assert report.judgement.linearizable is False
+    assert not report.passed
+
+
+def test_a_history_that_is_too_much_to_judge_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown is not true."""
+    monkeypatch.setattr(linear, "CONFIGURATIONS_MAX", 10)
+    report = run(draw(1, "calm", minutes=1, mode="strong"))
+    assert not report.judgement.violations
+    assert report.judgement.unjudged
+    assert report.judgement.linearizable is None
+    assert not report.passed
 
 
 def test_the_profiles_differ_as_they_say() -> None:
@@ -158,7 +180,7 @@ def test_a_failure_exits_1_and_prints_how_to_see_it_again(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--seed", "x"], ["--seed", "3..1"], ["--profile", "wild"], ["--mode", "strong"], ["--nodes", "0"],
+        ["--seed", "x"], ["--seed", "3..1"], ["--profile", "wild"], ["--mode", "loud"], ["--nodes", "0"],
         ["--minutes", "0"], ["--jobs", "0"], ["--ops", "a"], ["--seed", "1..2", "--faults", "1"],
     ],
 )  # fmt: skip

@@ -12,9 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kvnode import config
 from kvnode.config import Settings
-from kvnode.core.merkle import SLOT_LEAVES, HashTree, leaf_of
+from kvnode.core.consensus import Register, decode_register, encode_register
+from kvnode.core.merkle import LEAVES, SLOT_LEAVES, HashTree, Span, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored
+from kvnode.core.registers import weigh
 from kvnode.core.versions import Held
+from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.types import NodeId
 from tests.sqlite_harness import (
     as_stored,
@@ -24,6 +27,7 @@ from tests.sqlite_harness import (
     opened,
     settle,
 )
+from tests.test_sqlite_registers import register
 from tests.test_store_conformance import held, wait
 
 ALPHABET = [b"a", b"ab", b"b", b"\xff", b"\xff\xff", *(b"k%d" % i for i in range(12)), *neighbours(3)]
@@ -40,6 +44,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.model: dict[bytes, Held] = {}
         self.hints: dict[HintKey, Hint] = {}
         self.facts: dict[str, bytes] = {}
+        self.registers: dict[bytes, bytes] = {}
         self.turn = 0
         self.clock = 0
         self.base = Path()
@@ -75,6 +80,28 @@ class EngineMachine(RuleBasedStateMachine):
         if hint is not None:
             self.hints[NodeId("n2"), key] = hint
         self.facts["fact"] = fact
+
+    @rule(
+        key=keys, promised=st.integers(0, 9), value=st.one_of(st.none(), st.just(DROPPED), st.binary(max_size=30))
+    )
+    def keep_register(self, key: bytes, promised: int, value: bytes | str | None) -> None:
+        self.turn += 1
+        self.clock += 1
+        kept = b"" if isinstance(value, str) else register(value, self.clock, promised)
+        self.engine.submit(self.turn, {}, Aside({}, {}, {key: kept}))
+        self.registers.pop(key, None)
+        if kept:
+            self.registers[key] = kept
+
+    @rule(key=keys, promised=st.integers(1, 9))
+    def promise(self, key: bytes, promised: int) -> None:
+        """What a register promises is in no tree."""
+        before = self.engine.tree.hash(Span(0, LEAVES))
+        self.turn += 1
+        old = decode_register(self.registers.get(key, b""))
+        self.registers[key] = encode_register(Register(Ballot(promised << 40, 7), old.accepted, old.value))
+        self.engine.submit(self.turn, {}, Aside({}, {}, {key: self.registers[key]}))
+        assert self.engine.tree.hash(Span(0, LEAVES)) == before
 
     @rule()
     def mend(self) -> None:
@@ -112,6 +139,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(key=keys)
     def get(self, key: bytes) -> None:
         assert self.engine.get(key) == self.model.get(key)
+        assert self.engine.register(key) == self.registers.get(key, b"")
 
     @rule(
         after=st.one_of(st.just(b""), keys),
@@ -121,15 +149,18 @@ class EngineMachine(RuleBasedStateMachine):
     def scan(self, after: bytes, prefix: bytes, limit: int) -> None:
         expected = [k for k in sorted(self.model) if k > after and k.startswith(prefix)][:limit]
         assert self.engine.scan(after, prefix, limit) == [Stored(k, self.model[k]) for k in expected]
+        expected = [k for k in sorted(self.registers) if k > after and k.startswith(prefix)][:limit]
+        assert self.engine.registers(after, prefix, limit) == [(k, self.registers[k]) for k in expected]
 
     @invariant()
     def counters_are_exact(self) -> None:
         if self.base == Path():
             return
-        live = {key: record for key, record in self.model.items() if record.live_bytes}
+        live = [(key, record.live_bytes) for key, record in self.model.items()]
+        live += [(key, weigh(register).live_bytes) for key, register in self.registers.items()]
         stats = self.engine.stats()
-        assert stats.keys == len(live)
-        assert stats.value_bytes == sum(len(key) + record.live_bytes for key, record in live.items())
+        assert stats.keys == sum(live_bytes > 0 for _, live_bytes in live)
+        assert stats.value_bytes == sum(len(key) + live_bytes for key, live_bytes in live if live_bytes)
 
     @invariant()
     def the_tree_is_exact(self) -> None:
@@ -138,10 +169,14 @@ class EngineMachine(RuleBasedStateMachine):
         tree = HashTree()
         for key, record in self.model.items():
             tree.change(key, b"", record.digest)
+        for key, kept in self.registers.items():
+            tree.change(key, b"", weigh(kept).mark)
         slots = {leaf_of(key) // SLOT_LEAVES for key in ALPHABET}
         assert {slot: self.engine.tree.page(slot) for slot in slots} == {slot: tree.page(slot) for slot in slots}
         for leaf in {leaf_of(key) for key in ALPHABET}:
             assert self.engine.leaf(leaf) == sorted((k, h) for k, h in self.model.items() if leaf_of(k) == leaf)
+            kept = self.registers.items()
+            assert self.engine.registers_in(leaf) == sorted((k, r) for k, r in kept if leaf_of(k) == leaf)
 
     def teardown(self) -> None:
         if self.base != Path():

@@ -14,6 +14,7 @@ import pytest
 from kvnode.config import Settings
 from kvnode.core.merkle import LEAVES, HashTree, Span, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored
+from kvnode.core.registers import weigh
 from kvnode.core.versions import Held, held_of
 from kvnode.protocol.ring import SLOTS, Member, Ring
 from kvnode.protocol.types import TIME_MAX, NodeId, Version
@@ -56,6 +57,8 @@ def assert_tree_is_exact(engine: Engine, ever: Iterable[bytes], what: str) -> No
     tree = HashTree()
     for row in rows:
         tree.change(row.key, b"", row.held.digest)
+    for key, register in engine.registers(b"", b"", 10_000):
+        tree.change(key, b"", weigh(register).mark)
     wrong = [slot for slot in range(SLOTS) if engine.tree.page(slot) != tree.page(slot)]
     assert not wrong, f"{what}: the leaves of slots {wrong} are wrong"
     whole = Span(0, LEAVES)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import random
+import shutil
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from kvctl import Client, Conflict, KvError, NotFound, Unavailable
+from kvctl import AsyncClient, Client, Conflict, KvError, NotFound, Unavailable
 from kvnode.sim.linear import ANY, FOREVER, RegisterOp, linearizable
+from tests.conftest import Kvctl
 from tests.procs import Cluster
 
 SEED = int(os.environ.get("KILL_SEED", str(random.SystemRandom().getrandbits(32))))
@@ -117,8 +124,8 @@ def test_a_node_killed_under_strong_load_leaves_one_history(tmp_path: Path) -> N
         assert linearizable(history), f"seed {SEED}: no order of r{key} explains what clients were told"
 
 
-def test_strong_from_python_and_what_the_minority_says(tmp_path: Path) -> None:
-    """Put, compare-and-set, delete; with two of three nodes gone, who is missing and that nothing was written."""
+def test_strong_from_python(tmp_path: Path) -> None:
+    """Put, compare-and-set, delete; other modes may read what they may not write."""
     with Cluster(tmp_path, 3) as cluster, cluster.client() as kv:
         kv.put("k", b"one", mode="strong", if_absent=True)
         with pytest.raises(Conflict):
@@ -135,10 +142,95 @@ def test_strong_from_python_and_what_the_minority_says(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             kv.get("k", mode="strong")
 
+
+WITHIN_S = 0.9
+"""Less than a connection to nobody takes to fail. A client that waited longer would not know what happened."""
+
+
+@contextmanager
+def minority(home: Path) -> Iterator[Cluster]:
+    """One node of three that is left alone by the two others; their addresses take connections and say nothing."""
+    with Cluster(home, 3) as cluster, ExitStack() as stack:
+        with cluster.client() as kv:
+            kv.put("k", b"old", mode="strong")
         for name in cluster.names[1:]:
             cluster.kill(name)
-        time.sleep(3)
-        with Client(cluster.addresses["n1"]) as one, pytest.raises(Unavailable) as told:
-            one.put("k", b"lost", mode="strong")
-        assert told.value.applied == "no"
-        assert "n2, n3 cannot be reached" in told.value.message
+            host, port = cluster.addresses[name].split(":")
+            stack.enter_context(socket.create_server((host, int(port))))
+        with Client(cluster.addresses["n1"]) as one:
+            deadline = time.monotonic() + 10
+            while set(one.status(0.2).reports[0].avoided) != {"n2", "n3"}:  # type: ignore[union-attr]
+                assert time.monotonic() < deadline, "nobody is missed"
+        yield cluster
+
+
+def test_a_minority_refuses_in_under_a_second_and_says_who_is_missing(tmp_path: Path) -> None:
+    """Two of three are gone, the client is new: get, put and delete end with exit 6, well before a dial would."""
+    with minority(tmp_path) as cluster:
+        for endpoints in (cluster.addresses["n1"], cluster.endpoints):
+            for key in ("k", "a", "b", "c"):  # each owner is the first of some key
+                with (
+                    Client(endpoints, WITHIN_S) as kv,
+                    pytest.raises(Unavailable, match="n2, n3 cannot be") as told,
+                ):
+                    kv.put(key, b"lost", mode="strong")
+                assert (told.value.applied, told.value.acked, told.value.exit) == ("no", 0, 6)
+                with Client(endpoints, WITHIN_S) as kv, pytest.raises(Unavailable):
+                    kv.get(key, mode="strong")
+
+        async def both() -> None:
+            async with AsyncClient(cluster.endpoints, WITHIN_S) as kv:
+                with pytest.raises(Unavailable):
+                    await kv.put("k", b"lost", mode="strong")
+                with pytest.raises(Unavailable):
+                    await kv.get("k", mode="strong")
+
+        asyncio.run(both())
+
+
+def test_the_command_line_in_a_minority_exits_with_6_in_time(tmp_path: Path, kvctl: Kvctl) -> None:
+    """A get and a put of a fresh process: the coordinator says that there is no majority."""
+    with minority(tmp_path) as cluster:
+        at = ("--connect", cluster.endpoints, "--timeout", f"{WITHIN_S * 1000:.0f}ms")
+        for words in (("get", "k"), ("put", "k", "lost"), ("delete", "k")):
+            ran = kvctl(*words, "--mode", "strong", "-o", "json", *at)
+            assert ran.code == 6, ran
+            assert (ran.error["applied"], ran.error["acked"]) == ("no", 0)
+
+
+def test_an_owner_that_was_down_gets_its_registers_and_all_tell_the_same(tmp_path: Path, kvctl: Kvctl) -> None:
+    """Killed, written past, started, and then its disk lost: nobody reads; `wait converged` and `explain` tell."""
+    (tmp_path / "fast.toml").write_text("repair_interval_ms = 1000\n")
+    keys = [f"k{i}" for i in range(30)]
+    with Cluster(tmp_path, 3, "--config", str(tmp_path / "fast.toml")) as cluster:
+        at = ("--connect", cluster.endpoints, "-o", "json")
+
+        def converge() -> None:
+            ran = kvctl("wait", "converged", "--timeout", "60s", *at)
+            assert ran.code == 0, ran.errors
+            told = kvctl("explain", "k7", *at).json["replicas"]
+            assert len({json.dumps(r["register"]["accepted"]) for r in told}) == 1, told
+            with cluster.client() as client:
+                reports = [r for r in client.status(roots=True).reports if r is not None]
+                assert {(r.keys, r.value_bytes) for r in reports} == {(30, sum(len(k) + 4 for k in keys) + 30)}
+                assert len({tuple(r.roots) for r in reports}) == 1
+
+        with cluster.client() as client:
+            for key in keys:
+                client.put(key, b"old!", mode="strong")
+        cluster.kill("n3")
+        with cluster.client() as client:  # a new one: what is sent to a node that was just killed is in doubt
+            for key in keys:
+                client.put(key, b"newer", mode="strong")
+        cluster.start("n3")
+        cluster.wait_up()
+        converge()
+
+        cluster.kill("n3")
+        shutil.rmtree(tmp_path / "n3")
+        cluster.start("n3")
+        cluster.wait_up()
+        converge()
+        cluster.kill("n1")
+        with Client(cluster.addresses["n3"], 5.0) as client:
+            assert [client.get(key, mode="strong").value for key in keys] == [b"newer"] * 30

@@ -28,6 +28,14 @@ LinkArg = Annotated[
 ShareArg = Annotated[str, typer.Argument(metavar="SHARE", show_default=False, help="Of its batches: 30% or 0.3.")]
 TimeArg = Annotated[str, typer.Argument(metavar="TIME", show_default=False)]
 NodesArg = Annotated[str, typer.Argument(metavar="NODE,...", show_default=False)]
+
+
+def _no_jitter(jitter: str | None) -> None:
+    if jitter is not None:
+        raise Usage("--jitter goes with delay: it is a time that differs, and a share has none")
+
+
+NoJitter = Annotated[str | None, typer.Option("--jitter", hidden=True, callback=_no_jitter)]
 FOR = f"{config.FAULT_FOR_MS // 1000}s"
 SIGNED: dict[str, Any] = {"context_settings": {"ignore_unknown_options": True}}
 """`-5s` is a time here, not an option."""
@@ -168,6 +176,7 @@ def _of_share(kind: str, about: str) -> Callable[..., None]:
         ctl: Ctl,
         target: LinkArg,
         part: ShareArg,
+        jitter: NoJitter = None,
         for_: For = FOR,
         yes: Yes = False,
         dry_run: DryRun = False,

@@ -4,6 +4,10 @@ Promises: a bad line is named by its number on stderr and the rest is written; e
 line was acknowledged. Never: more than a chunk in memory.
 
     {"key","key_encoding"?,"value","encoding"?,"expires_at"?}     or "siblings": [{"value",...}, ...]
+    {"key","key_encoding"?,"value","encoding"?,"register":true}   a register: written in mode `strong`
+
+A register is written whatever it holds, as a plain key would be; a key that is in the other world there,
+as a register or as versions, stays as it is, and its line fails.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from kvctl.errors import Invalid, KvError
 
 if TYPE_CHECKING:
     from kvctl.client import Client
+    from kvctl.model import Written
     from kvctl.ndjson import Line
+    from kvctl.requests import Key
 
 CHUNK = 512
 """Puts in one pipelined batch."""
@@ -117,7 +123,12 @@ def written(client: Client, source: IO[bytes]) -> Iterator[tuple[int, KvError | 
 
 def flush(client: Client, chunk: dict[bytes, tuple[int, Line]]) -> Iterable[tuple[int, KvError | None]]:
     """Write a batch of plain lines, pipelined."""
-    results = client.put_many({key: line.values[0].value for key, (_, line) in chunk.items()})
+    results: dict[Key, Written | KvError] = {}
+    for mode in ("eventual", "strong"):
+        pairs: dict[Key, bytes] = {
+            key: line.values[0].value for key, (_, line) in chunk.items() if line.register == (mode == "strong")
+        }
+        results |= client.put_many(pairs, mode=mode)
     for key, (number, _) in chunk.items():
         result = results[key]
         yield number, result if isinstance(result, KvError) else None

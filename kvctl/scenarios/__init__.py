@@ -10,6 +10,8 @@ from pathlib import Path
 from kvctl.errors import Invalid, KvError
 from kvnode.sim.scenario import Scenario, ScenarioWrong, parse
 
+__all__ = ["NoScenario", "Scenario", "load", "shipped"]
+
 HERE = Path(__file__).parent
 FILE_BYTES_MAX = 1024 * 1024
 
@@ -28,6 +30,8 @@ def shipped() -> dict[str, Scenario]:
 def load(name: str) -> Scenario:
     """A scenario by its file, or by the name of a shipped one. Raises `NoScenario`, `Invalid`."""
     path = Path(name) if "/" in name or name.endswith(".toml") else HERE / f"{name}.toml"
+    if path.exists() and not path.is_file():
+        raise Invalid(f"{name} is {'a directory' if path.is_dir() else 'no regular file'}: name a TOML file")
     if not path.is_file():
         raise NoScenario(f"there is no scenario {name!r}", "kvctl scenario ls")
     if path.stat().st_size > FILE_BYTES_MAX:

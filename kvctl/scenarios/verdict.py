@@ -27,6 +27,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """The one command that runs it again."""
     unmet: tuple[str, ...] = ()
     """Expectations of the scenario that did not come true."""
+    on: str = "sim"
+    left_in: str = ""
+    """Where data and logs of a failing run on a cluster of its own are."""
 
     @property
     def seed(self) -> int:
@@ -53,15 +56,18 @@ class Verdict(Struct, frozen=True, kw_only=True):
         judged, report = self.judgement, self.report
         claims = LOST | RESURRECTED | DIVERGED
         return {
-            "scenario": self.scenario, "seed": self.seed, "verdict": self.word, "took_s": round(self.took_s, 3),
+            "scenario": self.scenario, "on": self.on, "seed": self.seed,
+            "verdict": self.word, "took_s": round(self.took_s, 3),
             "ops": judged.operations, "acked": judged.acknowledged, "indeterminate": judged.indeterminate,
             "failed": judged.failed, "survivors": judged.acknowledged - judged.lost,
             "lost": self._told(LOST), "resurrected": self._told(RESURRECTED), "diverged": self._told(DIVERGED),
             "other": [_told(v) for v in judged.violations if v.claim not in claims],
             "unjudged": judged.unjudged[:TOLD_MAX], "unmet": list(self.unmet),
             "stale_reads": judged.stale_reads, "max_siblings": judged.max_siblings,
-            "linearizable": judged.linearizable, "trace_hash": report.trace_hash, "sim_s": report.sim_ms / 1000,
-            "events": report.events, "faults": report.faults, "nodes": self.nodes, "keys": self.keys,
+            "linearizable": judged.linearizable, "trace_hash": report.trace_hash,
+            "sim_s": None if report.sim_ms is None else report.sim_ms / 1000, "events": report.events,
+            "sides": [{"nodes": list(s.nodes), "puts": s.puts, "acked": s.acked} for s in report.sides],
+            "faults": report.faults, "nodes": self.nodes, "keys": self.keys,
             "outcomes": report.outcomes, "replay": None if self.passed else self.replay,
         }  # fmt: skip
 
@@ -75,6 +81,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
         lines += [f"  {v.claim} of {v.key!r}: {v.text}" for v in judged.violations[:TOLD_MAX]]
         lines += [f"  not judged: {why}" for why in judged.unjudged[:TOLD_MAX]]
         lines += [f"  expected: {what}" for what in self.unmet]
+        lines += [f"  data and logs are in {self.left_in}"] if self.left_in else []
         return "\n".join([*map(escape, lines), f"  again: {self.replay}"])
 
 

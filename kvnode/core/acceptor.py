@@ -112,7 +112,7 @@ class Acceptor:
         if any(p in local.voteless for p in shared):
             return self._outbox.send(sender, ReplicaRefused(ask.rid, RECOVERING))
         try:
-            page = self._outbox.registers(ask.after, config.REGISTERS_PAGE)
+            page = self._outbox.registers(ask.after, b"", config.REGISTERS_PAGE)
         except Unreadable:
             return self._outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
         rows: list[RegisterRow] = []

@@ -8,12 +8,15 @@ Input: CompareTree, CompareKeys, ExchangeDone. The side that begins: `antientrop
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from kvnode import config
 from kvnode.core.exchanges import PREFIX_BYTES, Pair
 from kvnode.core.local import Local
 from kvnode.core.merkle import Span, span_of
 from kvnode.core.outbox import Unreadable
+from kvnode.core.registers import accepted_in
+from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.messages import (
     Branches,
     CompareKeys,
@@ -109,7 +112,9 @@ class Answering:
         size, kept_back = 0, False
         store = self._local.store
         try:
-            ours = [entry for span in spans for leaf in store.tree.held_in(span) for entry in store.leaf(leaf)]
+            leaves = [leaf for span in spans for leaf in store.tree.held_in(span)]
+            ours = [entry for leaf in leaves for entry in store.leaf(leaf)]
+            accepted = dict(accepted_in(store, leaves))
         except Unreadable:
             return self._outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
         for key, held in ours:
@@ -128,9 +133,19 @@ class Answering:
                 size += len(key) + len(held.blob)
         wanted += [key for key, digest in theirs.items() if digest]
         again = kept_back or size >= config.EXCHANGE_BYTES_TARGET
+        registers = self._other_registers({r.key: r.accepted for r in ask.registers}, accepted, partition)
         # What is held may not be durable yet: told when it is.
-        self._outbox.ack(sender, KeysCompared(ask.rid, ask.step, tuple(rows), tuple(wanted), again))
+        self._outbox.ack(sender, KeysCompared(ask.rid, ask.step, tuple(rows), tuple(wanted), again, registers))
         return None
+
+    def _other_registers(
+        self, theirs: dict[bytes, Ballot], ours: dict[bytes, Ballot], partition: Partition
+    ) -> tuple[bytes, ...]:
+        """The keys whose register is not the same; none while this node could not take part in a round."""
+        if partition in self._local.voteless:
+            return ()
+        differ = (key for key in sorted(theirs | ours) if theirs.get(key) != ours.get(key))
+        return tuple(islice(differ, config.EXCHANGE_KEYS_MAX))
 
     def on_exchange_done(self, sender: NodeId, done: ExchangeDone) -> None:
         """An exchange is over, on both sides."""

@@ -2,7 +2,8 @@
 
 Promises: what either side held when an exchange began, both hold durably when it is done; the cost
 follows the difference, not the data; bounded: one message of each exchange is under way at a time.
-Never: reads matching data; keeps a half-done exchange from being begun again.
+Never: reads matching data; keeps a half-done exchange from being begun again; merges a register: of one
+that differs it tells `regrepair.py`, and ends as if it did not.
 Input: TreeCompared, KeysCompared, ReplicaWritten, lost peers, ticks. The other side: `answering.py`.
 
     root      CompareTree ─► TreeCompared: equal, the exchange is done
@@ -24,8 +25,10 @@ from kvnode.core.exchanges import PREFIX_BYTES, Exchange, Pair, Totals
 from kvnode.core.local import Local
 from kvnode.core.merkle import FAN_OUT, Span, span_of
 from kvnode.core.outbox import Unreadable
+from kvnode.core.registers import MARK_BYTES, accepted_in
 from kvnode.core.versions import Held
 from kvnode.protocol.messages import (
+    Accepting,
     CompareKeys,
     CompareTree,
     Dots,
@@ -66,6 +69,8 @@ class AntiEntropy:
         self.totals = Totals()
         self.on_exchanged: Callable[[int, NodeId], None] = _nobody
         """Told of each finished exchange."""
+        self.on_register: Callable[[bytes], None] = _no_register
+        """Told of each register that is another one on the other side."""
         self.on_busy: Callable[[Pair], None] = _not_now
         """Told of each that was put off: the other side was exchanging the partition with someone else."""
 
@@ -164,26 +169,31 @@ class AntiEntropy:
         exchange.step = "keys"
         spans: list[Span] = []
         dots: list[Dots] = []
+        registers: list[Accepting] = []
         store = self._local.store
         for span in exchange.leaves[:BATCH]:
             try:
-                held = [entry for leaf in store.tree.held_in(span) for entry in store.leaf(leaf)]
+                leaves = store.tree.held_in(span)
+                held = [entry for leaf in leaves for entry in store.leaf(leaf)]
+                kept = [Accepting(key, ballot) for key, ballot in accepted_in(store, leaves)]
             except Unreadable:
                 return self._fail(exchange, "the keys of a leaf cannot be read here")
-            if len(dots) + len(held) > config.EXCHANGE_KEYS_MAX:
+            if max(len(dots) + len(held), len(registers) + len(kept)) > config.EXCHANGE_KEYS_MAX:
                 break
             dots += [Dots(key, h.digest if h is not None else b"") for key, h in held]
+            registers += kept
             spans.append(span)
         if not spans:
             return self._fail(exchange, f"more than {config.EXCHANGE_KEYS_MAX} keys in one leaf")
         exchange.asked = tuple(spans)
         del exchange.leaves[: len(spans)]
-        exchange.keys_compared += len(dots)
+        exchange.keys_compared += len(dots) + len(registers)
         exchange.bytes_sent += sum(len(d.key) + len(d.digest) for d in dots) + 8 * len(spans)
+        exchange.bytes_sent += sum(len(r.key) + MARK_BYTES for r in registers)
         self._wait(exchange)
         exchange.question += 1
         e, epoch = exchange, self._local.routes.epoch
-        ask = CompareKeys(e.rid, e.question, epoch, e.partition, e.asked, tuple(dots), e.full)
+        ask = CompareKeys(e.rid, e.question, epoch, e.partition, e.asked, tuple(dots), e.full, tuple(registers))
         return self._outbox.ack(exchange.peer, ask)
 
     def on_keys_compared(self, sender: NodeId, told: KeysCompared) -> None:
@@ -201,6 +211,9 @@ class AntiEntropy:
             held = self._take_in(exchange, row)
             if held is not None:
                 theirs[row.key] = held
+        if exchange.partition not in self._local.voteless:
+            for key in told.registers:
+                self.on_register(key)
         self._ship(exchange, told.wanted, theirs)
         if not exchange.writing:
             self._outbox.ack(self._local.me, TreeCompared(exchange.rid, 0, ()))
@@ -363,6 +376,10 @@ class AntiEntropy:
 
 def _nobody(_: int, __: NodeId) -> None:
     """Nobody wants to know."""
+
+
+def _no_register(_: bytes) -> None:
+    """Nobody brings it to one."""
 
 
 def _not_now(_: Pair) -> None:

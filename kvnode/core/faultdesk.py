@@ -77,6 +77,9 @@ class FaultDesk:
 
     def _set(self, client: Address, order: SetFault, breakable: Breakable) -> None:
         local, fault = self._local, order.fault
+        if order.deadline and local.steady > order.deadline:
+            text = "its deadline has passed, by this node's clock"
+            return self._refuse(client, order, Error.REFUSED, text, "kvctl fault ls")
         problem = problem_of(fault, local.routes.members) or time_problem(order.for_ms)
         if not problem and not fault.concerns(local.me):
             problem = f"{local.me} has no part in this fault"

@@ -48,6 +48,7 @@ class Ledger(Generic[Q]):
     def close_if_finished(self, rid: int, quorum: Q) -> None:
         """Forget a request once nobody is waited for any more."""
         if quorum.finished:
+            assert quorum.done
             self.quorums.pop(rid, None)
 
     def expire(self, now: Millis) -> list[tuple[int, Q]]:

@@ -81,6 +81,11 @@ class Membership:
         seen = self._seen.get(node)
         return UP if seen is None else seen.state
 
+    def silent(self, node: NodeId) -> bool:
+        """Whether a member has missed two beats: sooner than it is suspected. In small clusters only."""
+        seen = self._seen.get(node)
+        return seen is not None and self._small and self._local.now - seen.arrivals.last > config.SILENT_MS
+
     @property
     def heard_of(self) -> int:
         """Of how many others anything is known."""

@@ -34,6 +34,7 @@ from kvnode.core.outbox import Turn, Unreadable
 from kvnode.core.reader import Reader
 from kvnode.core.reaper import Reaper
 from kvnode.core.recovery import Recovery
+from kvnode.core.regrepair import RegisterRepair
 from kvnode.core.rejoin import Rejoin
 from kvnode.core.replica import Replica
 from kvnode.core.rounds import Rounds
@@ -74,6 +75,7 @@ class Node:
         self._rejoin = Rejoin(local)
         self._acceptor = Acceptor(local)
         self._strong = Strong(local)
+        self._regrepair = RegisterRepair(local, self._strong.ballot_above)
         self._worlds = Worlds(local)
         self.membership = Membership(local, self._recovery.on_word)
         """Who is up, as this node sees it; the simulator looks."""
@@ -87,7 +89,7 @@ class Node:
         self._observer = Observer(local, vitals, self._conclude, self.own_state)
         self._ticking = (
             self._reader, self._write_back, self._writer, self._forwarder, self._scanner, self._observer,
-            self.hints, self.exchanges, self.rounds, self._strong,
+            self.hints, self.exchanges, self.rounds, self._strong, self._regrepair,
         )  # fmt: skip
         self._wire()
         self._from_client = self._client_table()
@@ -146,15 +148,19 @@ class Node:
             m.Reap: self._reaper.on_reap,
             m.ReapAnswer: self._reaper.on_reap_answer,
             m.Prepare: self._acceptor.on_prepare,
-            m.Promised: self._strong.on_promised,
+            m.Promised: self._either(self._regrepair.on_promised, self._strong.on_promised),
             m.Accept: self._acceptor.on_accept,
-            m.Accepted: self._strong.on_accepted,
-            m.Outbid: self._strong.on_outbid,
+            m.Accepted: self._either(self._regrepair.on_accepted, self._strong.on_accepted),
+            m.Outbid: self._either(self._regrepair.on_outbid, self._strong.on_outbid),
             m.ReadRegister: self._acceptor.on_read_register,
-            m.RegisterRead: self._strong.on_register_read,
+            m.RegisterRead: self._either(self._regrepair.on_register_read, self._strong.on_register_read),
             m.CopyRegisters: self._acceptor.on_copy_registers,
             m.RegistersCopied: self._rejoin.on_registers_copied,
         }
+
+    def _either(self, repair: Handler, strong: Handler) -> Handler:
+        """An answer to a ballot is for the mechanism that asked."""
+        return lambda sender, told: (repair if self._regrepair.of(told.rid) else strong)(sender, told)
 
     def _wire(self) -> None:
         """Who is told of what."""
@@ -162,11 +168,13 @@ class Node:
         self.membership.recovering = lambda: len(self._local.recovering | self._local.voteless)
         self.exchanges.on_exchanged = self._on_exchanged
         self.exchanges.on_busy = self.rounds.on_busy
+        self.exchanges.on_register = self._regrepair.want
         self.rounds.urgent = self._urgent
         self.rounds.answering = self._answering.answering
         self._scrubber.on_dead = self._reaper.on_dead
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
+        self._strong.silent = self.membership.silent
         self._rejoin.vouched = self._recovery.vouched
         self._recovery.on_sure = self._rejoin.vote_where_sure
 
@@ -316,6 +324,7 @@ class Node:
             or self._scanner.on_silent(sender, refused.rid)
             or self._observer.on_silent(sender, refused.rid, refused.reason)
             or self._strong.on_replica_refused(sender, refused)
+            or self._regrepair.on_replica_refused(sender, refused)
             or self._rejoin.on_replica_refused(sender, refused)
         ):
             self._local.ignore("replica_refused")

@@ -14,9 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from kvnode import __version__, config
+from kvnode.core.consensus import EMPTY, decode_register
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
+from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import digest_of
+from kvnode.protocol.consensus import NO_BALLOT
 from kvnode.protocol.messages import (
     ClusterReport,
     Error,
@@ -28,6 +31,7 @@ from kvnode.protocol.messages import (
     Failed,
     Hello,
     NodeReport,
+    RegisterState,
     ReplicaExplained,
     ReplicaState,
     Report,
@@ -35,6 +39,7 @@ from kvnode.protocol.messages import (
     Status,
     Welcome,
 )
+from kvnode.protocol.replication import UNREADABLE
 from kvnode.protocol.ring import hash_slot
 from kvnode.protocol.types import Address, Millis, NodeId, decode_record
 
@@ -134,7 +139,7 @@ class Observer:
         if len(self._gatherings) >= config.PENDING_MAX:
             return self._overloaded(client, ask.rid)
         local = self._local
-        gathering = Gathering(client, ask, set(local.routes.others), {}, {local.me: self._own_state(ask.key)})
+        gathering = Gathering(client, ask, set(local.routes.others), {}, {local.me: self._state(ask.key)})
         rid = self._begin(gathering, ask.timeout_ms)
         for peer in local.routes.others:
             local.outbox.send(peer, ExplainReplica(rid, ask.key))
@@ -142,7 +147,20 @@ class Observer:
 
     def on_explain_replica(self, sender: NodeId, ask: ExplainReplica) -> None:
         """Tell what we hold of a key. It may not be durable yet: told when it is."""
-        self._local.outbox.ack(sender, ReplicaExplained(ask.rid, self._own_state(ask.key)))
+        self._local.outbox.ack(sender, ReplicaExplained(ask.rid, self._state(ask.key)))
+
+    def _state(self, key: bytes) -> ReplicaState:
+        """What we hold of a key, its register included."""
+        state = self._own_state(key)
+        try:
+            kept = decode_register(self._local.outbox.register(key))
+        except Unreadable:
+            return msgspec.structs.replace(state, state=UNREADABLE)
+        if kept == EMPTY:
+            return state
+        register = RegisterState(kept.promised, kept.accepted, kept.value)
+        only = state.state == "absent" and kept.accepted != NO_BALLOT
+        return msgspec.structs.replace(state, register=register, state="register" if only else state.state)
 
     def on_replica_explained(self, sender: NodeId, told: ReplicaExplained) -> None:
         """What a member holds of a key."""
@@ -152,6 +170,8 @@ class Observer:
         state = told.state
         try:
             digest = digest_of(decode_record(state.record)) if state.record else b""
+            if state.register is not None and state.register.record:
+                decode_record(state.register.record)
             state = msgspec.structs.replace(state, digest=digest)
         except msgspec.MsgspecError:
             state = ReplicaState(sender, "malformed", b"", b"")

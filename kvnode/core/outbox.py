@@ -58,7 +58,7 @@ class Aside(Struct, gc=False):
     facts: dict[str, bytes]
     """Small things a node must remember, by name; empty: to be forgotten."""
     registers: dict[bytes, bytes] = {}
-    """Key -> its register, encoded: many, read on demand, and never forgotten."""
+    """Key -> its register, encoded: many, read on demand. Empty: it was reaped."""
 
 
 class Store(Protocol):
@@ -66,7 +66,7 @@ class Store(Protocol):
 
     @property
     def tree(self) -> HashTree:
-        """The hashes of every record that `get` would show; the store keeps them up to date."""
+        """The hashes of every record that `get` would show, and of every register, kept up to date."""
         ...
 
     def get(self, key: bytes) -> Held | None:
@@ -96,8 +96,18 @@ class Store(Protocol):
         """A key's register, encoded; empty where there is none. Raises `Unreadable`."""
         ...
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` keys above `after` and their registers, in byte order. Raises `Unreadable`."""
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` keys above `after` that start with `prefix`, and their registers, in byte order.
+
+        Raises `Unreadable`.
+        """
+        ...
+
+    def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
+        """Every key in a leaf of the tree that has a register, and that, in byte order; None where it is damaged.
+
+        Raises `Unreadable` where not even its keys can be told.
+        """
         ...
 
     def fact(self, name: str) -> bytes:
@@ -203,7 +213,7 @@ class Outbox:
         self._set_aside().facts[name] = fact
 
     def keep_register(self, key: bytes, register: bytes) -> None:
-        """Make this the key's register. Whatever shows it must be an ack."""
+        """Make this the key's register; empty: it has none any more. Whatever shows it must be an ack."""
         self._set_aside().registers[key] = register
         self.any_registers = True
 
@@ -217,15 +227,17 @@ class Outbox:
                     break
         return found if found is not None else self._store.register(key)
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """A page of registers in byte order, what this turn made of them included. Raises `Unreadable`."""
         fresh: dict[bytes, bytes] = {}
         for _, _, registers in self._committing:
             fresh |= registers
         if self._aside is not None:
             fresh |= self._aside.registers
-        merged = dict(self._store.registers(after, limit)) | {k: r for k, r in fresh.items() if k > after}
-        return sorted(merged.items())[:limit]
+        fresh = {k: r for k, r in fresh.items() if k > after and k.startswith(prefix)}
+        gone = sum(not register for register in fresh.values())
+        merged = dict(self._store.registers(after, prefix, limit + gone)) | fresh
+        return sorted((key, register) for key, register in merged.items() if register)[:limit]
 
     def _set_aside(self) -> Aside:
         if self._aside is None:
@@ -301,6 +313,6 @@ class Outbox:
 
 def _any(store: Store) -> bool:
     try:
-        return bool(store.registers(b"", 1))
+        return bool(store.registers(b"", b"", 1))
     except Unreadable:
         return True

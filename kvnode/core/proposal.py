@@ -27,6 +27,8 @@ class Round(Struct, gc=False):
     answers: list[Answer] | None
     """The story so far; None when nobody asked for it."""
     phase: str = READ
+    asked: Millis = 0
+    """When this phase began."""
     again_at: Millis = 0
     """When to begin anew under a higher ballot; 0 while there is no need to."""
     tries: int = 0

@@ -13,6 +13,7 @@ import msgspec
 
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
+from kvnode.core.pages import page_of
 from kvnode.core.versions import ABSENT, NEVER, merge_held
 from kvnode.protocol.messages import (
     ReadReplica,
@@ -100,11 +101,11 @@ class Replica:
 
     def on_scan_replica(self, sender: NodeId, ask: ScanReplica) -> None:
         """One page of what is held, in byte order."""
-        if self._local.recovering:
+        if self._local.recovering or self._local.voteless:
             return self._outbox.send(sender, ReplicaRefused(ask.rid, RECOVERING))
         try:
-            rows, more = self._outbox.scan(ask.after, ask.prefix, ask.limit)
+            page = page_of(self._outbox, ask.after, ask.prefix, ask.limit)
         except Unreadable:
             return self._outbox.send(sender, ReplicaRefused(ask.rid, UNREADABLE))
-        page = ReplicaScanned(ask.rid, rows, more)
-        return self._outbox.reply(sender, page, volatile=self._outbox.volatile)
+        told = ReplicaScanned(ask.rid, page.rows, bool(page.end), page.registers, page.end)
+        return self._outbox.reply(sender, told, volatile=page.volatile)

@@ -1,6 +1,7 @@
 """Scans: pages of keys in byte order, each record merged from R owners.
 
-Promises: a page holds every key in its range that R owners of its partition could tell of; where
+Promises: a page holds every key in its range that R owners of its partition could tell of, registers
+among them, named as such, with what those owners accepted last; where
 fewer than R owners of any partition answer, the scan fails: nothing is silently missing.
 Never: a snapshot; writes made while it runs may or may not be in it.
 Input: Scan, ReplicaScanned, ReplicaRefused, lost peers, ticks.
@@ -11,6 +12,9 @@ Input: Scan, ReplicaScanned, ReplicaRefused, lost peers, ticks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+
 import msgspec
 from msgspec import Struct
 
@@ -18,7 +22,9 @@ from kvnode import config
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
+from kvnode.core.pages import page_of
 from kvnode.core.versions import Held, as_read, merge_held
+from kvnode.protocol.consensus import RegisterRow
 from kvnode.protocol.messages import Error, Failed, ReplicaScanned, Row, Scan, Scanned, ScanReplica
 from kvnode.protocol.ring import majority
 from kvnode.protocol.types import ALL, Address, Millis, NodeId
@@ -67,15 +73,15 @@ class Scanner:
         """This node's part of the page, unless it may lack what it once acknowledged."""
         local, ask = self._local, page.ask
         try:
-            rows, more = local.outbox.scan(ask.after, ask.prefix, ask.limit)
+            own = page_of(local.outbox, ask.after, ask.prefix, ask.limit)
         except Unreadable:
             page.silent.add(local.me)
             return
-        if local.recovering:
+        if local.recovering or local.voteless:
             page.silent.add(local.me)
         else:
-            page.told[local.me] = ReplicaScanned(rid, rows, more)
-            page.volatile = local.outbox.volatile
+            page.told[local.me] = ReplicaScanned(rid, own.rows, bool(own.end), own.registers, own.end)
+            page.volatile = own.volatile
 
     def on_replica_scanned(self, sender: NodeId, scanned: ReplicaScanned) -> None:
         """A member's part of the page."""
@@ -158,16 +164,33 @@ class Scanner:
 
     def _merge(self, page: Page) -> Scanned:
         told = page.told.values()
-        ends = [part.rows[-1].key for part in told if part.more and part.rows]
-        bound = min(ends) if ends else None
+        ends = [part.end or part.rows[-1].key for part in told if part.more and (part.end or part.rows)]
+        bound = min(ends, default=b"")
         records: dict[bytes, Held] = {}
         for part in told:
             for row in part.rows:
-                if bound is None or row.key <= bound:
+                if not bound or row.key <= bound:
                     records[row.key] = merge_held(records.get(row.key), row.record)
+        registers = _latest(part.registers for part in told)
+        lives = {key for key, held in registers.items() if held.live_bytes}
+        for key, held in registers.items():
+            if not bound or key <= bound:
+                records[key] = merge_held(records.get(key), held.blob)
         keys = sorted(records)
         kept = keys[: page.ask.limit]
         wall = self._local.wall
         rows = tuple(Row(key, as_read(records[key], wall)) for key in kept)
-        more = bool(ends) or len(kept) < len(keys)
-        return Scanned(page.ask.rid, rows, kept[-1] if kept else page.ask.after, more)
+        cut = len(kept) < len(keys)
+        after = bound if bound and not cut else kept[-1] if kept else page.ask.after
+        marked = tuple(key for key in kept if key in lives)
+        return Scanned(page.ask.rid, rows, after, cut or bool(bound), marked)
+
+
+def _latest(told: Iterable[tuple[RegisterRow, ...]]) -> dict[bytes, Held]:
+    """Of each register what was accepted last: all that was chosen is in it, and maybe more."""
+    latest: dict[bytes, RegisterRow] = {}
+    for row in chain.from_iterable(told):
+        known = latest.get(row.key)
+        if known is None or row.accepted > known.accepted:
+            latest[row.key] = row
+    return {key: merge_held(None, row.record) for key, row in latest.items()}

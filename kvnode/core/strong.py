@@ -26,6 +26,8 @@ outbid, there are three cases, by what the next majority of promises shows:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from kvnode import config
@@ -72,6 +74,8 @@ class Strong:
         """Tells this boot's ballots from all others (PROTOCOL-CASES 11): drawn with the first."""
         self._last: Time = 0
         """Of the last ballot. The clock does not follow times far ahead, and would name one twice."""
+        self.silent: Callable[[NodeId], bool] = lambda _: False
+        """Whether a member has missed beats."""
 
     # ---- requests --------------------------------------------------------------------------
 
@@ -108,7 +112,7 @@ class Strong:
 
     def _open(self, one: Round, phase: str) -> int:
         """Begin a phase, under a request id of its own: answers to an earlier one count for nothing."""
-        one.phase, one.again_at = phase, 0
+        one.phase, one.again_at, one.asked = phase, 0, self._local.now
         one.poll = poll_of(one.poll.members, one.poll.need)
         rid = self._local.next_rid()
         self._rounds[rid] = one
@@ -143,10 +147,12 @@ class Strong:
         return self._settle(rid, one)
 
     def _ballot(self, one: Round) -> Ballot:
-        """One that nobody has used, above all that this round has heard of."""
+        return self.ballot_above(max(one.highest, one.ballot))
+
+    def ballot_above(self, highest: Ballot) -> Ballot:
+        """One that nobody has used, above this one."""
         self._by = self._by or self._local.rng.getrandbits(63) or 1
-        above = max(one.highest, one.ballot).time
-        self._last = self._local.clock.mint({}, above=max(above, self._last))
+        self._last = self._local.clock.mint({}, above=max(highest.time, self._last))
         return Ballot(self._last, self._by)
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
@@ -366,8 +372,16 @@ class Strong:
                 self._prepare(one)
             else:
                 for node in one.poll.waiting:
-                    if node in self._local.peers.suspected and rid in self._rounds:
-                        self.on_silent(node, rid, "suspected")
+                    if rid in self._rounds and (why := self._missing(one, node)):
+                        self.on_silent(node, rid, why)
+
+    def _missing(self, one: Round, node: NodeId) -> str:
+        """Why an owner is not waited for any more; empty while it is."""
+        if node in self._local.peers.suspected:
+            return "suspected"
+        # What was sent to be accepted may have been: then every answer counts, however late.
+        unanswered = one.phase != ACCEPT and self._local.now - one.asked > config.SILENT_AGAIN_MS
+        return "silent" if unanswered and self.silent(node) else ""
 
     def _expire(self, rid: int, one: Round) -> None:
         local = self._local

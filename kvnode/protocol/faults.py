@@ -11,6 +11,7 @@ Never: without an end. What a node does with one is for `shell/faults.py`.
 from __future__ import annotations
 
 from collections.abc import Collection
+from random import Random
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -77,6 +78,9 @@ class SetFault(Wire, frozen=True, tag=13):
     rid: Rid
     fault: Fault
     for_ms: Count
+    deadline: Count = 0
+    """Steady wall ms of the receiver, as the sender knows it, after which this must not be obeyed: a node
+    that was paused would break long after it was to. 0 where the sender does not know that clock."""
 
 
 class HealFault(Wire, frozen=True, tag=14):
@@ -100,6 +104,26 @@ class FaultList(Wire, frozen=True, tag=29):
 
 
 FaultOrder = SetFault | HealFault | ListFaults
+
+
+NEVER_USED = 0xC1
+"""The one byte that msgpack gives no meaning."""
+
+
+def spoilt(frame: bytes | bytearray, start: int, rng: Random) -> bytes:
+    """The frame with bytes of its batch, which begins at `start`, changed: nobody can read it as another.
+
+    A byte flipped inside a value would be read as another value: frames have no checksum but TCP's. So
+    the batch is cut short, or begins with what begins nothing; the rest of it is noise.
+    """
+    assert 0 < start < len(frame)
+    noisy = bytearray(frame)
+    for _ in range(rng.randint(1, 8)):
+        noisy[rng.randrange(start, len(noisy))] = rng.randrange(256)
+    if rng.random() < 0.5:
+        noisy[start] = NEVER_USED
+        return bytes(noisy)
+    return bytes(frame[: rng.randrange(start, len(frame))])
 
 
 def problem_of(fault: Fault, members: Collection[str]) -> str:

@@ -28,6 +28,7 @@ from kvnode.protocol.consensus import (
 from kvnode.protocol.faults import Fault, FaultList, HealFault, ListFaults, SetFault
 from kvnode.protocol.liveness import Alive, AskDisk, Beat, DiskRemembered, Gossip, Suspicion
 from kvnode.protocol.repair import (
+    Accepting,
     Branches,
     CompareKeys,
     CompareTree,
@@ -75,6 +76,7 @@ from kvnode.protocol.requests import (
     Hinted,
     PauseRepair,
     Put,
+    RegisterState,
     ReplicaState,
     Row,
     RunRepair,
@@ -130,6 +132,7 @@ __all__ = [
     "CONTROL",
     "Accept",
     "Accepted",
+    "Accepting",
     "Alive",
     "Answer",
     "AskDisk",
@@ -186,6 +189,7 @@ __all__ = [
     "Reap",
     "ReapAnswer",
     "RegisterRead",
+    "RegisterState",
     "RegistersCopied",
     "RepairView",
     "ReplicaExplained",

@@ -15,6 +15,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from kvnode import config
+from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.requests import Row
 from kvnode.protocol.types import NodeId, WireKey
 from kvnode.protocol.wire import Blob, Count, Digest, Rid, Wire
@@ -93,6 +94,13 @@ class Dots(Struct, frozen=True, array_like=True, gc=False):
     digest: Digest
 
 
+class Accepting(Struct, frozen=True, array_like=True, gc=False):
+    """A key with a register, and the ballot under which its value was accepted."""
+
+    key: WireKey
+    accepted: Ballot
+
+
 class CompareKeys(Wire, frozen=True, tag=57):
     """This is all I hold in these spans of few leaves."""
 
@@ -105,6 +113,8 @@ class CompareKeys(Wire, frozen=True, tag=57):
     dots: Annotated[tuple[Dots, ...], Meta(max_length=config.EXCHANGE_KEYS_MAX)]
     full: bool = False
     """Tell every record of yours that is different, also where mine looks newer."""
+    registers: Annotated[tuple[Accepting, ...], Meta(max_length=config.EXCHANGE_KEYS_MAX)] = ()
+    """All the registers I hold there."""
 
 
 class KeysCompared(Wire, frozen=True, tag=58):
@@ -117,6 +127,8 @@ class KeysCompared(Wire, frozen=True, tag=58):
     again: bool = False
     """Compare these spans once more: there was more than one message takes, or I have kept back records
     that looked older than yours, and yours may not have seen them."""
+    registers: Annotated[tuple[WireKey, ...], Meta(max_length=config.EXCHANGE_KEYS_MAX)] = ()
+    """The keys of which my register is another one than yours, or one of us has none. Not to be merged."""
 
 
 class ExchangeDone(Wire, frozen=True, tag=59):

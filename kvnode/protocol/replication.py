@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from kvnode import config
+from kvnode.protocol.consensus import RegisterRow
 from kvnode.protocol.reports import NodeReport
 from kvnode.protocol.requests import ReplicaState, Row
 from kvnode.protocol.types import WireKey
@@ -82,11 +83,15 @@ class ScanReplica(Wire, frozen=True, tag=46):
 
 
 class ReplicaScanned(Wire, frozen=True, tag=47):
-    """The page, and whether there is more after it."""
+    """The page: all that is held of each key up to its end."""
 
     rid: Rid
     rows: tuple[Row, ...]
     more: bool
+    """Whether there may be more after it."""
+    registers: Annotated[tuple[RegisterRow, ...], Meta(max_length=config.SCAN_PAGE_MAX)] = ()
+    end: Annotated[bytes, Meta(max_length=config.KEY_BYTES_MAX)] = b""
+    """Where there is more: the last key of the page, shown or not; empty: that of the last row."""
 
 
 class Report(Wire, frozen=True, tag=48):

@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from kvnode import config
+from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.reports import NodeReport
 from kvnode.protocol.ring import Ring
 from kvnode.protocol.types import NodeId, Past, Time, Value, WireKey
@@ -239,6 +240,17 @@ class Scanned(Wire, frozen=True, tag=24):
     rows: tuple[Row, ...]
     after: bytes
     more: bool
+    registers: tuple[WireKey, ...] = ()
+    """Those among them that are registers: their record is what was accepted last, and what slipped in beside."""
+
+
+class RegisterState(Struct, frozen=True, array_like=True, gc=False):
+    """What one owner holds of a register."""
+
+    promised: Ballot
+    accepted: Ballot
+    record: Blob
+    """Accepted; empty where nothing was."""
 
 
 class ReplicaState(Struct, frozen=True, array_like=True, gc=False):
@@ -246,13 +258,15 @@ class ReplicaState(Struct, frozen=True, array_like=True, gc=False):
 
     node: NodeId
     state: Text
-    """`present`, `absent`, or why it did not say."""
+    """`present`, `register`, `absent`, or why it did not say."""
     record: Blob
     digest: bytes
     hints: tuple[NodeId, ...] = ()
     """The owners for which this node keeps a hint of the key; then `record` is that hint, if it is no owner."""
     grave: Text = ""
     """Why the tombstone here has not been reaped; empty where there is none."""
+    register: RegisterState | None = None
+    """None where nothing was promised either."""
 
 
 class Explained(Wire, frozen=True, tag=25):

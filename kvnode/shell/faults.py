@@ -30,11 +30,9 @@ from kvnode.protocol.faults import (
     SKEW,
     SLOW_DISK,
     Fault,
+    spoilt,
 )
 from kvnode.protocol.types import Millis, NodeId, WallMillis
-
-NEVER_USED = 0xC1
-"""The one byte that msgpack gives no meaning."""
 
 
 class Copy(NamedTuple):
@@ -144,19 +142,8 @@ class Faults:
         ]
 
     def damage(self, frame: bytes | bytearray, start: int) -> bytes:
-        """The frame with bytes of its batch, which begins at `start`, changed: nobody can read it as another.
-
-        A byte flipped inside a value would be read as another value: frames have no checksum but TCP's. So
-        the batch is cut short, or begins with what begins nothing; the rest of it is noise.
-        """
-        assert 0 < start < len(frame)
-        spoilt = bytearray(frame)
-        for _ in range(self._rng.randint(1, 8)):
-            spoilt[self._rng.randrange(start, len(spoilt))] = self._rng.randrange(256)
-        if self._rng.random() < 0.5:
-            spoilt[start] = NEVER_USED
-            return bytes(spoilt)
-        return bytes(frame[: self._rng.randrange(start, len(frame))])
+        """The frame so that nobody can read its batch, which begins at `start`."""
+        return spoilt(frame, start, self._rng)
 
 
 class SlowCommits:

@@ -14,6 +14,7 @@ import msgspec
 
 from kvnode.core.merkle import HashTree, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored
+from kvnode.core.registers import counted, weigh
 from kvnode.core.versions import ABSENT, Held
 from kvnode.protocol.ring import Ring
 from kvnode.shell.order import KeyOrder
@@ -37,6 +38,7 @@ class MemoryEngine:
         self._leaves: dict[int, set[bytes]] = {}
         self._facts: dict[str, bytes] = {}
         self._registers: dict[bytes, bytes] = {}
+        self._register_leaves: dict[int, set[bytes]] = {}
         self._order = KeyOrder(SORT_ALL)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._turn = 0
@@ -69,9 +71,14 @@ class MemoryEngine:
         """A key's register."""
         return self._registers.get(key, b"")
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` registers of keys above `after`, in byte order."""
-        return sorted(item for item in self._registers.items() if item[0] > after)[:limit]
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after` that start with `prefix`, in byte order."""
+        return sorted(i for i in self._registers.items() if i[0] > after and i[0].startswith(prefix))[:limit]
+
+    def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
+        """Every key in a leaf of the tree that has a register, and that."""
+        keys = self._register_leaves.get(leaf, ())
+        return [(key, self._registers[key]) for key in sorted(keys)]
 
     def submit(self, number: int, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         """Keep these writes."""
@@ -94,9 +101,22 @@ class MemoryEngine:
             self._records[key] = held
         if aside is not None:
             self._facts |= aside.facts
-            self._registers |= aside.registers
+            for key, register in aside.registers.items():
+                self._keep_register(key, register)
         self._turn = number
         os.eventfd_write(self._wake, 1)
+
+    def _keep_register(self, key: bytes, register: bytes) -> None:
+        old = self._registers.pop(key, b"")
+        was, weight = weigh(old), weigh(register)
+        self.tree.change(key, was.mark, weight.mark)
+        before, now = counted(key, was), counted(key, weight)
+        self._keys += bool(now) - bool(before)
+        self._value_bytes += now - before
+        self._register_leaves.setdefault(leaf_of(key), set()).discard(key)
+        if register:
+            self._registers[key] = register
+            self._register_leaves[leaf_of(key)].add(key)
 
     def _forget(self, key: bytes) -> None:
         if self._records.pop(key, None) is not None:
@@ -105,7 +125,9 @@ class MemoryEngine:
 
     def mend_leaf(self, leaf: int) -> bool:
         """Add a leaf up from what is held. True if it was wrong."""
-        return self.tree.replace(leaf, ((key, self._records[key].digest) for key in self._leaves.get(leaf, ())))
+        entries = [(key, self._records[key].digest) for key in self._leaves.get(leaf, ())]
+        entries += [(key, weigh(self._registers[key]).mark) for key in self._register_leaves.get(leaf, ())]
+        return self.tree.replace(leaf, entries)
 
     def durable(self) -> int:
         """The last turn: memory is as durable as this engine gets."""

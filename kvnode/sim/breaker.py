@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from kvnode.protocol.types import NodeId
-from kvnode.sim.case import Fault
+from kvnode.protocol.types import Address, NodeId
+from kvnode.sim.case import BAD_DISKS, LINKS, PROCESS, Fault
 from kvnode.sim.clock import START, tenths
 from kvnode.sim.disk import SimDisk
 from kvnode.sim.machine import WAKES_WITHIN
@@ -33,20 +33,19 @@ class Breaker:
         self.counts: Counter[str] = Counter()
         """How often each kind was done."""
         self._begins: dict[str, Act] = {
-            "kill": self._kill, "wipe": self._wipe, "pause": self._pause, "partition": self._between,
-            "delay": self._between, "drop": self._between, "duplicate": self._between, "slow-disk": self._slow,
-            "fail-fsync": self._fail, "skew": self._skew,
+            "kill": self._kill, "stop": self._stop, "wipe": self._wipe, "pause": self._pause,
+            "fail-fsync": self._fail, "full-disk": self._fill,
         }  # fmt: skip
         for place, fault in enumerate(faults):
             world.timeline.at(START + tenths(fault.at_ms), self._begin, place, fault)
 
     def _begin(self, place: int, fault: Fault) -> None:
-        if self._over or not self._begins[fault.kind](fault):
+        begin = self._begins.get(fault.kind)
+        if self._over or (begin is not None and not begin(fault)):
             return
         self.counts[fault.kind] += 1
         self._active[place] = fault
-        if fault.kind in ("partition", "delay", "drop", "duplicate"):
-            self._links()
+        self._add_up(fault)
         self._world.timeline.after(tenths(fault.lasts_ms), self._end, place)
 
     def _end(self, place: int) -> None:
@@ -54,17 +53,16 @@ class Breaker:
             return
         fault = self._active.pop(place)
         match fault.kind:
-            case "kill" | "wipe" | "pause" | "fail-fsync":
+            case "kill" | "stop" | "wipe" | "pause":
                 for name in fault.nodes:
                     self._rise(name)
-            case "slow-disk":
+            case "fail-fsync" | "full-disk":
                 for name in fault.nodes:
-                    self._world.disk(name).commit = QUICK_COMMIT
-            case "skew":
-                for name in fault.nodes:
-                    self._world.wall_skew(name, 0)
+                    if not any(f.kind in BAD_DISKS and name in f.nodes for f in self._active.values()):
+                        self._world.disk(name).mend()
+                    self._rise(name)
             case _:
-                self._links()
+                self._add_up(fault)
 
     def mend(self) -> None:
         """No more faults; whatever is broken works again."""
@@ -87,6 +85,11 @@ class Breaker:
         self._world.crash(*up)
         return bool(up)
 
+    def _stop(self, fault: Fault) -> bool:
+        up = [name for name in fault.nodes if self._world.node(name).up]
+        self._world.stop(*up)
+        return bool(up)
+
     def _wipe(self, fault: Fault) -> bool:
         for name in fault.nodes:
             self._world.wipe(name)
@@ -103,7 +106,7 @@ class Breaker:
 
     def _rise(self, name: str) -> None:
         node = self._world.node(name)
-        if any(name in fault.nodes and fault.kind in ("kill", "wipe", "pause") for fault in self._active.values()):
+        if any(name in fault.nodes and fault.kind in PROCESS for fault in self._active.values()):
             return  # another fault holds it down
         if not node.up:
             node.restart()
@@ -112,9 +115,17 @@ class Breaker:
 
     # ---- what lies between and beneath -----------------------------------------------------
 
-    def _between(self, fault: Fault) -> bool:
-        """What `_links` does, for all active faults at once."""
-        return True
+    def _add_up(self, fault: Fault) -> None:
+        """Have things be as all active faults together say, after this one came or went."""
+        if fault.kind in LINKS:
+            self._links()
+        for name in fault.nodes:
+            alike = [f.amount for f in self._active.values() if f.kind == fault.kind and name in f.nodes]
+            if fault.kind == "slow-disk":
+                late = tenths(sum(alike))
+                self._world.disk(name).commit = (late, late * 2) if late else QUICK_COMMIT
+            elif fault.kind == "skew":
+                self._world.wall_skew(name, sum(alike))
 
     def _links(self) -> None:
         """Have the network be as the active faults say."""
@@ -123,34 +134,38 @@ class Breaker:
         for fault in self._active.values():
             if fault.kind == "partition":
                 self._world.partition(fault.nodes, fault.others, one_way=fault.one_way)
-        network.weather = {}
+        weather: dict[tuple[Address, Address], Weather] = {}
         for fault in self._active.values():
-            if fault.kind in ("delay", "drop", "duplicate"):
+            if fault.kind in LINKS and fault.kind != "partition":
                 for name in fault.nodes:
-                    now = network.weather.get(NodeId(name), CLEAR)
-                    network.weather[NodeId(name)] = _worse(now, fault)
-
-    def _slow(self, fault: Fault) -> bool:
-        for name in fault.nodes:
-            self._world.disk(name).commit = (tenths(fault.amount), tenths(fault.amount) * 2)
-        return True
+                    for peer in fault.others or [other for other in self._world.nodes if other != name]:
+                        link = NodeId(name), NodeId(peer)
+                        weather[link] = _worse(weather.get(link, CLEAR), fault)
+        network.weather = weather
 
     def _fail(self, fault: Fault) -> bool:
         for name in fault.nodes:
             self._world.disk(name).fail_next_commit()
         return True
 
-    def _skew(self, fault: Fault) -> bool:
+    def _fill(self, fault: Fault) -> bool:
         for name in fault.nodes:
-            self._world.wall_skew(name, fault.amount)
+            self._world.disk(name).fill()
         return True
 
 
 def _worse(weather: Weather, fault: Fault) -> Weather:
     match fault.kind:
         case "delay":
-            return weather._replace(delay=max(weather.delay, tenths(fault.amount)))
+            if weather.delay >= tenths(fault.amount):
+                return weather
+            return weather._replace(delay=tenths(fault.amount), jitter=tenths(fault.jitter))
         case "drop":
             return weather._replace(loss=max(weather.loss, fault.amount))
-        case _:
+        case "duplicate":
             return weather._replace(duplication=max(weather.duplication, fault.amount))
+        case "reorder":
+            return weather._replace(overtaken=max(weather.overtaken, fault.amount))
+        case _:
+            assert fault.kind == "corrupt"
+            return weather._replace(corruption=max(weather.corruption, fault.amount))

@@ -11,7 +11,10 @@ from random import Random
 
 from msgspec import Struct
 
-from kvnode.protocol.types import ALL, DEFAULT
+from kvnode.protocol import faults as inside
+from kvnode.protocol.types import ALL, DEFAULT, NodeId
+
+ANY_NODE, AN_OWNER = "any", "owner"
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -24,16 +27,29 @@ class Fault(Struct, frozen=True, kw_only=True):
     nodes: tuple[str, ...] = ()
     """Whom it strikes; of a partition, one side."""
     others: tuple[str, ...] = ()
-    """Of a partition, the other side."""
+    """Of a partition, the other side; of another link fault, to whom (to all, if empty)."""
     one_way: bool = False
     amount: int = 0
-    """Of delay, slow-disk and skew: milliseconds; of drop and duplicate: per cent."""
+    """Of delay, slow-disk and skew: milliseconds; of `SHARES`: per cent."""
+    jitter: int = 0
+    """Of delay: so many milliseconds more or less."""
+
+    def as_order(self, name: str) -> inside.Fault:
+        """As a real node is told of it; for kinds that are `INSIDE` one."""
+        amount = self.amount / 100 if self.kind in SHARES else float(self.amount)
+        return inside.Fault(
+            name, self.kind, tuple(map(NodeId, self.nodes)), tuple(map(NodeId, self.others)), amount,
+            float(self.jitter), self.one_way,
+        )  # fmt: skip
 
 
-KINDS = (
-    "kill", "wipe", "pause", "partition", "delay", "drop", "duplicate", "slow-disk", "fail-fsync", "skew",
-)  # fmt: skip
-"""As `kvctl fault` has them. Reordering comes with `delay`; the simulated network never corrupts."""
+PROCESS = ("kill", "stop", "wipe", "pause")
+"""What befalls a process; the rest happens inside a node."""
+BAD_DISKS = ("fail-fsync", "full-disk")
+"""They end the process of a node that writes."""
+INSIDE, LINKS, SHARES = inside.KINDS, inside.LINKS, inside.SHARES
+KINDS = (*PROCESS, *INSIDE)
+"""As `kvctl fault` has them."""
 
 
 class Kind(Enum):
@@ -53,9 +69,11 @@ class Planned(Struct, frozen=True, kw_only=True):
     client: str
     kind: Kind
     key: bytes
-    quorum: bool = False
+    mode: str = "eventual"
     count: int = DEFAULT
     """R or W."""
+    condition: str = ""
+    """`absent` or `match`: a compare-and-set, in mode `strong`; `match` takes what its client saw last."""
     informed: bool = True
     """Whether it hands back the context it has, if any."""
     keeps_siblings: bool = False
@@ -82,6 +100,8 @@ class Load(Struct, frozen=True, kw_only=True):
     timeout_ms: int = 2_000
     single: bool = True
     """Whether w=1 and r=1 are asked for too, in `eventual`."""
+    via: str = ANY_NODE
+    """To which node an operation goes: one drawn by its number, or as the client library routes."""
 
 
 class Case(Struct, frozen=True, kw_only=True):
@@ -114,15 +134,25 @@ def plan(rng: Random, load: Load, lasts_ms: int) -> tuple[Planned, ...]:
 
 
 def _one(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planned:
-    quorum = load.mode == "quorum"
-    free = load.single and not quorum
+    if load.mode == "strong":
+        return _strong(rng, load, number, at_ms, kind)
+    free = load.single and load.mode == "eventual"
     reads = kind in (Kind.GET, Kind.SCAN)
     count = rng.choice((DEFAULT, DEFAULT, 1, ALL)) if free else DEFAULT
     return Planned(
         number=number, at_ms=at_ms, client=f"c{rng.randrange(load.clients)}", kind=kind,
-        key=b"k%d" % rng.randrange(load.keys), quorum=quorum, count=count, informed=rng.randrange(10) < 8,
+        key=b"k%d" % rng.randrange(load.keys), mode=load.mode, count=count, informed=rng.randrange(10) < 8,
         keeps_siblings=not reads and kind is Kind.PUT and rng.randrange(20) == 0, retries=rng.randrange(10) < 7,
         via=rng.getrandbits(30),
+    )  # fmt: skip
+
+
+def _strong(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planned:
+    """Registers are not scanned, know no W and no siblings; half of the writes are under a condition."""
+    return Planned(
+        number=number, at_ms=at_ms, client=f"c{rng.randrange(load.clients)}",
+        kind=Kind.GET if kind is Kind.SCAN else kind, key=b"k%d" % rng.randrange(load.keys), mode="strong",
+        condition=rng.choice(("", "", "", "match", "match", "absent")), retries=False, via=rng.getrandbits(30),
     )  # fmt: skip
 
 

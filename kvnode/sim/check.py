@@ -58,6 +58,10 @@ class Judgement(Struct, frozen=True, kw_only=True):
     max_siblings: int
     linearizable: bool | None = None
     """Of mode `strong`; None where it was not judged."""
+    registers: int = 0
+    """Registers whose histories were judged..."""
+    shortest: int = 0
+    """...and the operations of the shortest."""
 
     @property
     def passed(self) -> bool:

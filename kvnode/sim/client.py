@@ -29,6 +29,7 @@ from kvnode.protocol.types import QUORUM, STRONG, Address, NodeId, Past, Record,
 from kvnode.sim.clock import Tenths, tenths
 from kvnode.sim.events import Timeline, Trace
 from kvnode.sim.history import Dot, Op, Outcome, dot_of
+from kvnode.sim.linear import ANY
 from kvnode.sim.network import Network
 
 PATIENCE_MS = 200
@@ -51,6 +52,7 @@ class Call:
     __slots__ = (
         "ask",
         "client",
+        "expects",
         "held_then",
         "invoked",
         "kept_then",
@@ -75,6 +77,8 @@ class Call:
         self.kept_then: tuple[Record, ...] = ()
         """What each owner durably held at that moment."""
         self.on_done: Callable[[Call], None] | None = None
+        self.expects: bytes | None = ANY
+        """In mode `strong`: the value that must be there for a put to be done."""
 
     def done(self) -> bool:
         """Whether it is over."""

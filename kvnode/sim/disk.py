@@ -19,6 +19,7 @@ import msgspec
 
 from kvnode.core.merkle import HashTree, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored, Unreadable
+from kvnode.core.registers import weigh
 from kvnode.core.versions import ABSENT, NO_ACTOR, Held, held_of, merge_held
 from kvnode.protocol.types import Record
 from kvnode.sim.clock import Tenths, tenths
@@ -48,6 +49,7 @@ class SimDisk:
         self._platter_hints: dict[HintKey, Hint] = {}
         self._platter_facts: dict[str, bytes] = {}
         self._registers: dict[bytes, bytes] = {}
+        self._register_leaves: dict[int, dict[bytes, None]] = {}
         self._platter_registers: dict[bytes, bytes] = {}
         self._pending: deque[tuple[int, Writes, Aside | None]] = deque()
         self.disk_id = rng.getrandbits(DISK_ID_BITS)
@@ -59,6 +61,7 @@ class SimDisk:
         """How often it was opened: a commit of an earlier boot means nothing to this one."""
         self._stalled_until: Tenths = 0
         self._fail_next = False
+        self._full = False
         self.written = 0
         """Records submitted, of all boots."""
         self.durable = 0
@@ -88,8 +91,10 @@ class SimDisk:
         return [(key, None if key in self._damaged else self._view[key]) for key in keys]
 
     def mend_leaf(self, leaf: int) -> bool:
-        """Count a leaf of the tree anew from its records."""
-        return self.tree.replace(leaf, [(k, self._view[k].digest) for k in self._leaves.get(leaf, ())])
+        """Count a leaf of the tree anew from its records and registers."""
+        entries = [(key, self._view[key].digest) for key in self._leaves.get(leaf, ())]
+        entries += [(key, weigh(self._registers[key]).mark) for key in self._register_leaves.get(leaf, ())]
+        return self.tree.replace(leaf, entries)
 
     def hints(self) -> dict[HintKey, Hint]:
         """Every hint that outlived the last boot."""
@@ -103,9 +108,13 @@ class SimDisk:
         """A key's register."""
         return self._registers.get(key, b"")
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` registers of keys above `after`, in byte order."""
-        return sorted(item for item in self._registers.items() if item[0] > after)[:limit]
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after` that start with `prefix`, in byte order."""
+        return sorted(i for i in self._registers.items() if i[0] > after and i[0].startswith(prefix))[:limit]
+
+    def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
+        """Every key in a leaf of the tree that has a register, and that."""
+        return [(key, self._registers[key]) for key in sorted(self._register_leaves.get(leaf, ()))]
 
     def _read(self, key: bytes) -> Held:
         held = self.get(key)
@@ -120,7 +129,8 @@ class SimDisk:
         self._view, self._leaves, self.tree = {}, {}, HashTree()
         self._show({key: _of_no_actor(held) for key, held in self._platter.items()})
         self._facts = dict(self._platter_facts)
-        self._registers = dict(self._platter_registers)
+        self._registers, self._register_leaves = {}, {}
+        self._show_registers(self._platter_registers)
         self.durable = 0
         self.failed = False
 
@@ -135,20 +145,32 @@ class SimDisk:
             else:
                 self._view[key], keys[key] = held, None
 
+    def _show_registers(self, registers: dict[bytes, bytes]) -> None:
+        for key, register in registers.items():
+            self.tree.change(key, weigh(self._registers.pop(key, b"")).mark, weigh(register).mark)
+            keys = self._register_leaves.setdefault(leaf_of(key), {})
+            if register:
+                self._registers[key], keys[key] = register, None
+            else:
+                keys.pop(key, None)
+
     def submit(self, number: int, writes: Writes, aside: Aside | None = None) -> None:
         """Make these writes visible, and begin their commit as turn `number`."""
         assert not self.failed
         assert number > (self._pending[-1][0] if self._pending else self.durable)
+        if self._full:
+            return self._fail("no room for a write")
         self._show(writes)
         if aside is not None:
             self._facts |= aside.facts
-            self._registers |= aside.registers
+            self._show_registers(aside.registers)
         if self._damaged:
             self._damaged = {key: None for key in self._damaged if key not in writes}
         self.written += len(writes)
         self._pending.append((number, writes, aside))
         if not self._committing:
             self._begin()
+        return None
 
     def _persist(self, writes: Writes, aside: Aside | None) -> None:
         """A turn reaches the platter."""
@@ -159,7 +181,8 @@ class SimDisk:
                 self._platter[key] = held
         if aside is not None:
             self._platter_facts |= aside.facts
-            self._platter_registers |= aside.registers
+            kept = self._platter_registers | aside.registers
+            self._platter_registers = {key: register for key, register in kept.items() if register}
             for where, hint in aside.hints.items():
                 if hint is None:
                     self._platter_hints.pop(where, None)
@@ -170,6 +193,12 @@ class SimDisk:
     def settled(self) -> bool:
         """Whether everything submitted is durable."""
         return not self._pending
+
+    def sync(self) -> None:
+        """Everything submitted becomes durable, now."""
+        while self._pending:
+            self.durable, writes, aside = self._pending.popleft()
+            self._persist(writes, aside)
 
     def crash(self) -> None:
         """The power goes: a prefix of what was not durable may have reached the platter."""
@@ -233,9 +262,13 @@ class SimDisk:
         """The next commit fails; what it had written by then is anyone's guess."""
         self._fail_next = True
 
+    def fill(self) -> None:
+        """There is no room from now on: the next turn that writes fails, and leaves no trace."""
+        self._full = True
+
     def mend(self) -> None:
         """No stall or failure is to come any more."""
-        self._fail_next = False
+        self._fail_next = self._full = False
         self._stalled_until = 0
 
     def damage(self, key: bytes) -> None:
@@ -281,7 +314,7 @@ class SimDisk:
         if self._timeline.now < self._stalled_until:
             return self._timeline.at(self._stalled_until, self._returned, opened, last)
         if self._fail_next:
-            return self._fail()
+            return self._fail("a commit failed")
         while self._pending and self._pending[0][0] <= last:
             self.durable, writes, aside = self._pending.popleft()
             self._persist(writes, aside)
@@ -290,10 +323,10 @@ class SimDisk:
             self._begin()
         return self.on_commit()
 
-    def _fail(self) -> None:
+    def _fail(self, why: str) -> None:
         self._fail_next = False
         self.failed = True
-        self._trace.note("disk", self._name, "a commit failed")
+        self._trace.note("disk", self._name, why)
         self.on_commit()
 
 

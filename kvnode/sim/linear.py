@@ -31,6 +31,10 @@ Configuration: TypeAlias = tuple[int, bytes | None, bool]
 """Which operations are done, as bits; what is there; and whether the last was one nobody was told of."""
 
 
+class TooMuch(Exception):
+    """A history that cannot be judged in reasonable time and memory: no verdict."""
+
+
 class RegisterOp(Struct, frozen=True, kw_only=True):
     """One operation on one register. Every value is put by one operation."""
 
@@ -50,7 +54,7 @@ class RegisterOp(Struct, frozen=True, kw_only=True):
 
 
 def linearizable(history: Iterable[RegisterOp]) -> bool:
-    """Whether there is such an order. The register is empty at first."""
+    """Whether there is such an order. The register is empty at first. Raises `TooMuch`."""
     ops = _alike(sorted(history, key=lambda op: (op.invoked, op.number)))
     required = sum(1 << i for i, op in enumerate(ops) if op.sure)
     stack: list[Configuration] = [(0, None, False)]
@@ -66,7 +70,8 @@ def linearizable(history: Iterable[RegisterOp]) -> bool:
             if allowed and (found := (done | 1 << i, after, not ops[i].sure)) not in seen:
                 seen.add(found)
                 stack.append(found)
-        assert len(seen) < CONFIGURATIONS_MAX, "too much at once to be judged"
+        if len(seen) > CONFIGURATIONS_MAX:
+            raise TooMuch(f"{len(ops)} operations overlap too much to be judged")
     return False
 
 
@@ -80,15 +85,19 @@ def _alike(ops: Sequence[RegisterOp]) -> list[RegisterOp]:
 def _next(ops: Sequence[RegisterOp], done: int) -> list[int]:
     """The operations that may come next: those that began before any that is not done yet had ended.
 
-    Of several that are alike, and of which nobody was told, the first does for all.
+    Of several that are alike, and of which nobody was told, the first does for all. They come in the order
+    they began, so whatever begins after the earliest end so far cannot end before it.
     """
-    earliest_end = min((op.ended for i, op in enumerate(ops) if not done >> i & 1), default=FOREVER)
-    found, unsure = [], set()
-    for i, op in enumerate(ops):
+    left = (1 << len(ops)) - 1 & ~done
+    earliest_end, found, unsure = FOREVER, [], set()
+    while left:
+        lowest = left & -left
+        left ^= lowest
+        i = lowest.bit_length() - 1
+        op = ops[i]
         if op.invoked > earliest_end:
             break
-        if done >> i & 1:
-            continue
+        earliest_end = min(earliest_end, op.ended)
         if not op.sure:
             if (op.value, op.expects) in unsure:
                 continue

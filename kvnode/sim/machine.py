@@ -22,6 +22,7 @@ from kvnode.protocol.messages import CONTROL, Get, Message, NodeReport, Put
 from kvnode.protocol.ring import Ring
 from kvnode.protocol.types import Address, NodeId
 from kvnode.sim.clock import SkewedClock, Tenths, derive, millis, tenths
+from kvnode.sim.debts import Debts
 from kvnode.sim.disk import SimDisk
 from kvnode.sim.events import Timeline, Trace
 from kvnode.sim.network import Network
@@ -85,6 +86,7 @@ class SimNode:
         self._greeting = encode_greeting(greeting)
         self._inbox: deque[tuple[Address, bytes | bytearray]] = deque()
         self._waiting: deque[tuple[int, Sends]] = deque()
+        self._debts = Debts()
         self._submitted = 0
         self._to_self: list[Message] = []
         self._lost: list[NodeId] = []
@@ -100,6 +102,14 @@ class SimNode:
         self._turn_at = 0
         self._inbox.clear()
         self.disk.crash()
+
+    def stop(self) -> None:
+        """End as SIGTERM ends a process: what was written is committed and acknowledged, then nothing more."""
+        assert self.up
+        if not self.disk.failed:
+            self.disk.sync()
+            self._release()
+        self.crash("stopped")
 
     def restart(self) -> None:
         """A new boot."""
@@ -165,9 +175,13 @@ class SimNode:
         if self._inbox:
             for sender, messages in self._received():
                 for message in messages:
+                    self._debts.take_on(sender, message, now)
                     node.receive(sender, message)
         turn = node.end()
         node.check_invariants()
+        self._debts.pay(turn.sends)
+        self._debts.pay(turn.acks)
+        self._debts.check(now)
         lost = self._send(turn.control) if turn.control else []
         if turn.sends:
             lost += self._send(turn.sends)
@@ -206,7 +220,9 @@ class SimNode:
         for _ in range(min(len(self._inbox), config.TURN_FRAMES_MAX)):
             sender, frame = self._inbox.popleft()
             read = self._reader.read(bytes(frame))
-            assert read is not None, "the network never damages a frame"
+            if read is None:
+                assert self._around.network.spoilt, "a frame was damaged, and not on purpose"
+                continue
             greeting, messages = read
             if greeting.role == NODE:
                 assert greeting.cluster_id == self._around.ring.cluster_id

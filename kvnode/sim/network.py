@@ -1,13 +1,14 @@
 """The network: frames between nodes, and between clients and nodes, late, lost, twice or not at all.
 
-Promises: bytes arrive as they were sent; what is lost is lost by a setting a test can read.
-Never: reorders by plan: each frame draws its own delay, and that is enough.
+Promises: bytes arrive as they were sent, but where a link's weather spoils some; what is lost is lost by a
+setting a test can read. Never: keeps an order: each frame draws its own delay.
 
 What becomes of a frame, in this order:
   1. its link is cut           dropped, or kept until the cut heals and then late (as TCP would), unless
                                the receiver has restarted meanwhile: that was another connection
   2. the receiver is down      told to the sender as lost or not; then dropped, or kept a moment
-  3. `loss`, `duplication`     dropped; or sent twice, each with its own delay
+  3. its link's `weather`      dropped, doubled, late, held so that others pass it, or spoilt
+     else `loss`, `duplication`  dropped; or sent twice, each with its own delay
 Loss is harsher than ZeroMQ, whose connections lose whole suffixes. Requests are never duplicated:
 no transport of ours does, and a second Put would be a second put.
 """
@@ -19,8 +20,9 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from kvnode import config
+from kvnode.protocol.faults import spoilt
 from kvnode.protocol.types import Address
-from kvnode.sim.clock import Tenths
+from kvnode.sim.clock import Tenths, tenths
 from kvnode.sim.events import Timeline, Trace
 
 
@@ -46,13 +48,17 @@ class Parcel(NamedTuple):
 
 
 class Weather(NamedTuple):
-    """What befalls the frames from and to one node, beside what befalls all."""
+    """What befalls the frames one node sends to another; shares are of a hundred."""
 
     delay: Tenths = 0
-    """Each takes up to this much longer."""
+    """Each takes so much longer,"""
+    jitter: Tenths = 0
+    """up to so much more or less."""
     loss: int = 0
     duplication: int = 0
-    """Of a hundred."""
+    overtaken: int = 0
+    """Held back, so that later ones pass."""
+    corruption: int = 0
 
 
 CLEAR = Weather()
@@ -78,7 +84,10 @@ class Network:
         """How often a frame into a cut arrives after the cut has healed."""
         self.keeps = 0.3
         """How often a frame to a peer that is down waits for it, for as long as a transport would."""
-        self.weather: dict[Address, Weather] = {}
+        self.weather: dict[tuple[Address, Address], Weather] = {}
+        """Sender and receiver -> what befalls what is said from one to the other."""
+        self.spoilt = 0
+        """Frames nobody can read."""
         self.in_flight = 0
         """Frames that have yet to arrive."""
 
@@ -124,28 +133,34 @@ class Network:
                 self._into_cut(parcel)
             elif not up:
                 handed &= self._to_nobody(parcel)
-            elif self.weather and (sender in self.weather or to in self.weather):
-                self._through(parcel, once=once)
+            elif self.weather and (weather := self.weather.get((sender, to))) is not None:
+                self._through(parcel, weather, once=once)
             elif not self.loss or self._rng.random() >= self.loss:
                 self._ship(parcel)
                 if self.duplication and not once and self._rng.random() < self.duplication:
                     self._ship(parcel)
         return handed
 
-    def _through(self, parcel: Parcel, *, once: bool) -> None:
-        """A frame from or to a node that has weather of its own."""
-        here, there = self.weather.get(parcel.sender, CLEAR), self.weather.get(parcel.to, CLEAR)
-        if self._rng.randrange(100) < max(here.loss, there.loss):
+    def _through(self, parcel: Parcel, weather: Weather, *, once: bool) -> None:
+        """A frame on a link that has weather of its own."""
+        chance = self._rng.randrange
+        if chance(100) < weather.loss:
             return
-        late = max(here.delay, there.delay)
-        self._ship(parcel, late)
-        if not once and self._rng.randrange(100) < max(here.duplication, there.duplication):
+        late = weather.delay + chance(-weather.jitter, weather.jitter + 1)
+        if not once and chance(100) < weather.duplication:
             self._ship(parcel, late)
+        if chance(100) < weather.overtaken:
+            late += tenths(config.FAULT_OVERTAKEN_MS)
+        if chance(100) < weather.corruption:
+            self.spoilt += 1
+            parcel = parcel._replace(frame=spoilt(parcel.frame, parcel.frame[0] + 1, self._rng))
+        self._ship(parcel, late)
 
     def _ship(self, parcel: Parcel, late: Tenths = 0) -> None:
         low, high = self.delay
         self.in_flight += 1
-        self._timeline.after(low + int(self._rng.random() * (high + late - low + 1)), self._arrive, parcel)
+        wait = late + low + int(self._rng.random() * (high - low + 1))
+        self._timeline.after(wait, self._arrive, parcel)
 
     def _arrive(self, parcel: Parcel) -> None:
         self.in_flight -= 1

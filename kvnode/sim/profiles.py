@@ -33,14 +33,17 @@ class Profile(Struct, frozen=True, kw_only=True):
     """One seed in so many loses a disk; 0: none."""
 
 
-ROUGH = ("kill", "pause", "partition", "delay", "drop", "duplicate", "slow-disk", "skew")
+ROUGH = (
+    "kill", "stop", "pause", "partition", "delay", "drop", "duplicate", "reorder", "corrupt", "slow-disk", "skew",
+)  # fmt: skip
 PROFILES = {
     "calm": Profile(every_ms=(0, 0), lasts_ms=(0, 0), kinds=()),
     "rough": Profile(
         every_ms=(2_000, 20_000), lasts_ms=(500, 10_000), kinds=ROUGH, skews_ms=(-5_000, -200, 200, 5_000),
     ),
     "hostile": Profile(
-        every_ms=(200, 4_000), lasts_ms=(50, 8_000), kinds=(*ROUGH, "fail-fsync"), together=0, wipes=3,
+        every_ms=(200, 4_000), lasts_ms=(50, 8_000), kinds=(*ROUGH, "fail-fsync", "full-disk"), together=0,
+        wipes=3,
         skews_ms=(-3_600_000, -5_000, -200, 200, 5_000, 3_600_000),
     ),
 }  # fmt: skip
@@ -96,10 +99,13 @@ def _fault(rng: Random, weather: Profile, names: list[str], kind: str, at_ms: in
         "delay": rng.choice((20, 200, 1_000)),
         "drop": rng.choice((5, 30)),
         "duplicate": rng.choice((10, 50)),
+        "reorder": rng.choice((10, 50)),
+        "corrupt": rng.choice((2, 20)),
         "slow-disk": rng.choice((20, 100, 500)),
         "skew": rng.choice(weather.skews_ms),
     }.get(kind, 0)
     return Fault(
         at_ms=at_ms, lasts_ms=rng.randint(*weather.lasts_ms), kind=kind, nodes=tuple(sorted(struck)),
         others=tuple(sorted(others)), one_way=kind == "partition" and rng.randrange(5) < 2, amount=amount,
+        jitter=amount // 2 if kind == "delay" else 0,
     )  # fmt: skip

@@ -14,14 +14,14 @@ from random import Random
 import msgspec
 from msgspec import Struct
 
-from kvnode.protocol.messages import Condition, Error, Failed, Get, Got, Put, Written
-from kvnode.protocol.types import STRONG
+from kvnode.protocol.messages import Condition, Failed, Get, Got, Put, Written
 from kvnode.sim.check import Violation
 from kvnode.sim.client import Call
 from kvnode.sim.clock import derive, tenths
 from kvnode.sim.events import Tell
 from kvnode.sim.faults import KINDS, Chances, Nemesis
-from kvnode.sim.linear import ANY, FOREVER, RegisterOp, linearizable
+from kvnode.sim.linear import ANY
+from kvnode.sim.strong import judge_registers, shown
 from kvnode.sim.workload import SETTINGS, Verdict
 from kvnode.sim.world import World
 
@@ -68,7 +68,6 @@ class RegisterWork:
         self._names = list(world.nodes)
         self._seen: dict[tuple[str, bytes], Call] = {}
         """Client and key -> the read or write it last had an answer to."""
-        self._expects: dict[int, bytes | None] = {}
         self.calls: list[Call] = []
         self.outcomes: Counter[str] = Counter()
         self.keys = [f"r{i}".encode() for i in range(shape.keys)]
@@ -122,7 +121,7 @@ class RegisterWork:
             key, value, self._node(key), mode="strong", condition=condition, context=context, client=client,
             timeout_ms=self._shape.timeout_ms,
         )  # fmt: skip
-        self._expects[call.ask.rid] = expects
+        call.expects = expects
         return call
 
     def _told(self, client: str, call: Call) -> None:
@@ -143,44 +142,7 @@ class RegisterWork:
 
     def violations(self) -> list[Violation]:
         """The keys whose history no register could have."""
-        wrong = []
-        for key in self.keys:
-            ops = [op for call in self.calls for op in register_ops(call, key, self._expects)]
-            if not linearizable(ops):
-                wrong.append(Violation("linearizable", key, "\n".join(map(str, ops))))
-        return wrong
-
-
-def shown(call: Call) -> bytes | None:
-    """The value an answered operation saw, or wrote."""
-    if isinstance(call.ask, Put):
-        return call.ask.value
-    return call.values[0] if call.values else None
-
-
-def register_ops(call: Call, key: bytes, expects: dict[int, bytes | None]) -> list[RegisterOp]:
-    """A call as a checker takes it; none if it is of another key, or left no trace and told nothing."""
-    ask, told = call.ask, call.result
-    if not isinstance(ask, Get | Put) or ask.key != key or ask.mode != STRONG:
-        return []
-    client, ended = call.client.decode(), call.replied if call.replied is not None else FOREVER
-    if isinstance(ask, Get):
-        if not isinstance(told, Got):
-            return []
-        return [
-            RegisterOp(
-                number=ask.rid, client=client, reads=True, value=shown(call), invoked=call.invoked, ended=ended
-            )
-        ]
-    failed = isinstance(told, Failed) and not told.maybe_applied
-    if failed and told.error != Error.CONFLICT:  # type: ignore[union-attr]
-        return []
-    sure = failed or isinstance(told, Written)
-    op = RegisterOp(
-        number=ask.rid, client=client, reads=False, value=ask.value, expects=expects.get(ask.rid, ANY),
-        failed=failed, sure=sure, invoked=call.invoked, ended=ended if sure else FOREVER,
-    )  # fmt: skip
-    return [op]
+        return judge_registers(self.calls).violations
 
 
 def run_strong(seed: int, shape: RegisterShape | None = None, tell: Tell | None = None) -> Verdict:

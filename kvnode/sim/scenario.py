@@ -3,15 +3,15 @@
 Promises: pure; what is wrong with a file is one sentence that names the place; the same file and seed
 are the same case. Never: runs anything, or knows on what it will be run.
 
-    title = "A node is killed again and again"
-    nodes = 5                                   # n1..n5; n (3), seed (1), seconds (60), quiet (5)
-    [workload]                                  # keys, clients, rate, mode, gets, puts, deletes, scans, ...
+    about = "A node is killed again and again"
+    nodes = 5                                   # n1..n5; n (3), seed (1), seconds (20), quiet (3)
+    [workload]                                  # keys, clients, rate, mode, gets, puts, deletes, scans, via, ...
     rate = 50
     [[fault]]                                   # at a time, or at random ones: every = "3s..8s"
     every = "10s"
     kind = "kill"
-    node = "any"                                # n2; n1,n2; any; any 2; all. Of a partition: `from` and `to`
-    for = "1s..4s"
+    node = "any"                                # n2; n1,n2; any; any 2; all. Of a partition: `from` and `to`;
+    for = "1s..4s"                              # of what is said to some nodes only: `peer`
     [expect]                                    # beside every promise there is, which always holds
     acked_percent_min = 90
 """
@@ -21,21 +21,32 @@ from __future__ import annotations
 import re
 import tomllib
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
-from kvnode.sim.case import KINDS, Case, Fault, Load, plan
+from kvnode import config
+from kvnode.protocol.faults import problem_of, time_problem
+from kvnode.protocol.types import MODES
+from kvnode.sim.case import AN_OWNER, ANY_NODE, INSIDE, KINDS, LINKS, SHARES, Case, Fault, Load, plan
 from kvnode.sim.clock import derive
 
+Read = TypeVar("Read")
+_FAULT = re.compile(r"\s*\[\[\s*fault\s*\]\]")
 _TIME = re.compile(r"(\d{1,9})(ms|s|m)")
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000}
+AMOUNTS = ("delay", *SHARES, "slow-disk", "skew")
 NODES_MAX, SECONDS_MAX, OPS_MAX, FAULTS_MAX = 64, 86_400, 5_000_000, 100_000
 
 
 class ScenarioWrong(Exception):
     """The file is no scenario."""
+
+    def __init__(self, why: str, place: int | None = None) -> None:
+        super().__init__(why)
+        self.place = place
+        """The fault that is wrong, where one is."""
 
 
 class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +56,10 @@ class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clients: int = 8
     rate: int = 20
     mode: str = "eventual"
+    via: str = ANY_NODE
+    """`any`: to a node drawn by the seed, whoever owns the key; `owner`: as the client library routes."""
+    mixed_counts: bool = True
+    """In mode `eventual`: R and W of one and of all are asked for too; else a majority, always."""
     gets: int = 50
     puts: int = 43
     deletes: int = 5
@@ -60,12 +75,18 @@ class Break(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     at: str | None = None
     every: str | None = None
     lasts: str = field(name="for", default="5s")
-    node: str = "any"
+    node: str | None = None
+    """`any` unless told."""
+    peer: str | None = None
+    """Of a fault on links: only what is said to these; to all unless told."""
     side: str | None = field(name="from", default=None)
     other: str | None = field(name="to", default=None)
-    one_way: bool = False
+    """The rest unless told. Who is on neither side is a bridge."""
+    one_way: bool | None = None
     amount: str | None = None
-    """A time of delay, slow-disk and skew (`-1h` is `-60m`); per cent of drop and duplicate: `30%`."""
+    """A time of delay, slow-disk and skew (`-1h` is `-60m`); per cent of drop, duplicate, ...: `30%`."""
+    jitter: str | None = None
+    """Of delay: up to so much more or less."""
 
 
 class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +94,10 @@ class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     acked_percent_min: int = 0
     """Of the writes that were asked for."""
+    each_side_acked_percent_min: int = 0
+    """Of the puts that the nodes of each side of a partition were asked for."""
+    minority_acked_max: int | None = None
+    """Of those that the nodes of its smaller side were asked for."""
     stale_reads_max: int | None = None
     max_siblings: int | None = None
 
@@ -80,14 +105,14 @@ class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole file."""
 
-    title: str
-    story: str = ""
+    about: str
+    """One line."""
     seed: int = 1
     nodes: int = 5
     n: int = 3
-    seconds: int = 60
+    seconds: int = 20
     """Of work and faults; then all is healed."""
-    quiet: int = 5
+    quiet: int = 3
     """Seconds of work without faults in the end, of those."""
     repair_interval: str = "10s"
     workload: Workload = Workload()
@@ -101,15 +126,38 @@ def parse(text: str) -> Scenario:
         raw: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioWrong(f"it is no TOML: {error}") from error
-    try:
-        scenario = msgspec.convert(raw, Scenario)
-    except msgspec.ValidationError as error:
-        raise ScenarioWrong(str(error)) from error
+    listed = raw.pop("fault", [])
+    if not isinstance(listed, list):
+        raise ScenarioWrong("fault: each one is a table of its own, [[fault]]")
+    scenario = _read(raw, Scenario, "")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if _FAULT.match(line)]
+    for place, one in enumerate(listed):
+        where = (f"line {lines[place]}, " if len(lines) == len(listed) else "") + f"fault {place + 1}"
+        fault = _read(one, Break, where)
+        scenario = msgspec.structs.replace(scenario, fault=(*scenario.fault, fault))
     problem = _problem(scenario)
     if problem:
         raise ScenarioWrong(problem)
-    case_of(scenario, "checked")  # words of faults are judged where they are read
+    try:
+        case_of(scenario, "checked")  # words of faults are judged where they are read
+    except ScenarioWrong as error:
+        if error.place is None or len(lines) != len(listed):
+            raise
+        raise ScenarioWrong(f"line {lines[error.place]}, {error}") from error
     return scenario
+
+
+def _read(raw: object, kind: type[Read], where: str) -> Read:
+    """A table of the file. Raises `ScenarioWrong`."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        what = what.replace("Object contains unknown field", "unknown key").replace(
+            "Object missing required", "no"
+        )
+        place = ", ".join(word for word in (where, path.strip(".`")) if word)
+        raise ScenarioWrong(f"{place}: {what}" if place else what) from error
 
 
 def _problem(s: Scenario) -> str:
@@ -120,17 +168,29 @@ def _problem(s: Scenario) -> str:
         ("workload.clients", load.clients, 1, 1_000), ("workload.rate", load.rate, 1, 100_000),
         ("workload.value_bytes", load.value_bytes, 0, 9_000), ("seed", s.seed, 0, 1 << 62),
         ("expect.acked_percent_min", s.expect.acked_percent_min, 0, 100),
+        ("expect.each_side_acked_percent_min", s.expect.each_side_acked_percent_min, 0, 100),
+        ("workload.timeout, in ms,", _named("workload.timeout", load.timeout), 1, config.WRITE_DEADLINE_MAX_MS),
+        ("repair_interval, in ms,", _named("repair_interval", s.repair_interval), 1_000, SECONDS_MAX * 1_000),
     )  # fmt: skip
     for name, value, low, high in bounds:
         if not low <= value <= high:
             return f"{name} must be {low}..{high}, not {value}"
     if s.seconds * load.rate > OPS_MAX:
         return f"seconds times workload.rate must be at most {OPS_MAX}"
-    if load.mode not in ("eventual", "quorum"):
-        return f'workload.mode must be "eventual" or "quorum", not "{load.mode}"'
+    if load.mode not in MODES:
+        return f'workload.mode must be one of {", ".join(MODES)}, not "{load.mode}"'
     parts = (load.gets, load.puts, load.deletes, load.scans)
     if min(parts) < 0 or not sum(parts):
         return "workload.gets, puts, deletes and scans are shares: none below 0, and not all of them 0"
+    if load.via not in (ANY_NODE, AN_OWNER):
+        return f'workload.via must be "any" or "owner", not "{load.via}"'
+    sided = s.expect.each_side_acked_percent_min or s.expect.minority_acked_max is not None
+    if sided and load.via != ANY_NODE:
+        return 'expectations of sides need workload.via = "any": else clients go around the cut'
+    if sided and not any(fault.kind == "partition" for fault in s.fault):
+        return "expectations of sides need a partition"
+    if not s.about.strip() or not s.about.isprintable():
+        return "about is one line that says what happens"
     return ""
 
 
@@ -147,14 +207,14 @@ def case_of(scenario: Scenario, name: str, seed: int | None = None) -> Case:
         try:
             faults += _faults(rng, wanted, scenario)
         except ScenarioWrong as error:
-            raise ScenarioWrong(f"fault {place + 1} ({wanted.kind}): {error}") from error
+            raise ScenarioWrong(f"fault {place + 1} ({wanted.kind}): {error}", place) from error
     faults.sort(key=lambda fault: fault.at_ms)
     # Where a disk is lost, one copy is no promise.
-    single = not any(fault.kind == "wipe" for fault in faults)
+    single = load.mixed_counts and not any(fault.kind == "wipe" for fault in faults)
     asked = Load(
         clients=load.clients, keys=load.keys, rate=load.rate, mode=load.mode, gets=load.gets, puts=load.puts,
         deletes=load.deletes, scans=load.scans, value_bytes=load.value_bytes,
-        timeout_ms=_time(load.timeout), single=single,
+        timeout_ms=_time(load.timeout), single=single, via=load.via,
     )  # fmt: skip
     return Case(
         name=name, seed=seed, nodes=scenario.nodes, n=scenario.n, load=asked, lasts_ms=lasts_ms,
@@ -166,10 +226,14 @@ def case_of(scenario: Scenario, name: str, seed: int | None = None) -> Case:
 def _faults(rng: Random, wanted: Break, scenario: Scenario) -> list[Fault]:
     if wanted.kind not in KINDS:
         raise ScenarioWrong(f"no such kind: one of {', '.join(KINDS)}")
+    if problem := _out_of_place(wanted):
+        raise ScenarioWrong(problem)
     if (wanted.at is None) == (wanted.every is None):
         raise ScenarioWrong('give it a time, at = "5s", or a pace, every = "3s..8s"; not both')
     end = (scenario.seconds - scenario.quiet) * 1_000
     if wanted.at is not None:
+        if _span(wanted.at)[1] >= end:
+            raise ScenarioWrong(f"at {wanted.at!r} is too late: faults begin before {end / 1000:g}s")
         return [_one(rng, wanted, scenario, _drawn(rng, wanted.at))]
     assert wanted.every is not None
     low, high = _span(wanted.every)
@@ -185,21 +249,45 @@ def _faults(rng: Random, wanted: Break, scenario: Scenario) -> list[Fault]:
 
 def _one(rng: Random, wanted: Break, scenario: Scenario, at_ms: int) -> Fault:
     names = [f"n{i}" for i in range(1, scenario.nodes + 1)]
+    others: tuple[str, ...] = ()
     if wanted.kind != "partition":
-        struck = _nodes(rng, wanted.node, names)
-        others: tuple[str, ...] = ()
+        struck = _nodes(rng, wanted.node or "any", names)
+        if wanted.peer is not None:
+            others = _nodes(rng, wanted.peer, [name for name in names if name not in struck])
     else:
-        if wanted.side is None:
-            raise ScenarioWrong('say from which nodes: from = "n1,n2", or from = "any 2"')
+        assert wanted.side is not None
         struck = _nodes(rng, wanted.side, names)
         rest = tuple(name for name in names if name not in struck)
         others = rest if wanted.other is None else _nodes(rng, wanted.other, list(rest))
-        if not others or set(struck) & set(others):
-            raise ScenarioWrong("a partition has two sides, and no node is on both")
-    return Fault(
+        if not others:
+            raise ScenarioWrong("a partition has two sides")
+    fault = Fault(
         at_ms=at_ms, lasts_ms=_drawn(rng, wanted.lasts), kind=wanted.kind, nodes=struck, others=others,
-        one_way=wanted.one_way, amount=_amount(wanted),
+        one_way=bool(wanted.one_way), amount=_amount(wanted), jitter=_time(wanted.jitter or "0ms"),
     )  # fmt: skip
+    problem = time_problem(fault.lasts_ms)
+    if wanted.kind in INSIDE and not problem:
+        problem = problem_of(fault.as_order("x"), names)
+    if problem:
+        raise ScenarioWrong(problem)
+    return fault
+
+
+def _out_of_place(wanted: Break) -> str:
+    """Words that say nothing of such a fault, or that it lacks; empty if there are none."""
+    cut = wanted.kind == "partition"
+    for name, given, fits in (
+        ("node", wanted.node, not cut), ("peer", wanted.peer, wanted.kind in LINKS and not cut),
+        ("from", wanted.side, cut), ("to", wanted.other, cut), ("one_way", wanted.one_way, cut),
+        ("jitter", wanted.jitter, wanted.kind == "delay"), ("amount", wanted.amount, wanted.kind in AMOUNTS),
+    ):  # fmt: skip
+        if given is not None and not fits:
+            return f"it has no {name}"
+    if cut and wanted.side is None:
+        return 'say from which nodes: from = "n1,n2", or from = "any 2"'
+    if wanted.kind in AMOUNTS and wanted.amount is None:
+        return 'it needs an amount: a time such as "200ms"; of drop, duplicate, reorder and corrupt "30%"'
+    return ""
 
 
 def _nodes(rng: Random, text: str, names: list[str]) -> tuple[str, ...]:
@@ -212,6 +300,8 @@ def _nodes(rng: Random, text: str, names: list[str]) -> tuple[str, ...]:
             raise ScenarioWrong(f"{text!r}: there are {len(names)} nodes to choose from")
         return tuple(sorted(rng.sample(names, count)))
     chosen = tuple(part.strip() for part in text.split(","))
+    if len(set(chosen)) < len(chosen):
+        raise ScenarioWrong(f"{text!r} names a node twice")
     strangers = [name for name in chosen if name not in names]
     if strangers:
         raise ScenarioWrong(f"{strangers[0]!r} is none of {', '.join(names)}; nor is it `any`, `any 2` or `all`")
@@ -220,18 +310,21 @@ def _nodes(rng: Random, text: str, names: list[str]) -> tuple[str, ...]:
 
 def _amount(wanted: Break) -> int:
     text = wanted.amount
-    if wanted.kind not in ("delay", "drop", "duplicate", "slow-disk", "skew"):
-        if text is not None:
-            raise ScenarioWrong("it has no amount")
-        return 0
     if text is None:
-        raise ScenarioWrong('it needs an amount: a time such as "200ms", or of drop and duplicate "30%"')
-    if wanted.kind in ("drop", "duplicate"):
+        return 0
+    if wanted.kind in SHARES:
         match = re.fullmatch(r"(\d{1,3})%", text)
         if match is None or int(match[1]) > 100:
             raise ScenarioWrong(f"amount {text!r} is no share: write 30%")
         return int(match[1])
     return -_time(text[1:]) if wanted.kind == "skew" and text.startswith("-") else _time(text)
+
+
+def _named(name: str, text: str) -> int:
+    try:
+        return _time(text)
+    except ScenarioWrong as error:
+        raise ScenarioWrong(f"{name}: {error}") from error
 
 
 def _time(text: str) -> int:

@@ -17,20 +17,20 @@ from functools import lru_cache
 from kvnode.config import Settings
 from kvnode.core.bootstrap import found
 from kvnode.core.merkle import span_of
-from kvnode.protocol.messages import ClientRequest, Condition, Get, Put, Scan
+from kvnode.protocol.messages import ClientRequest
 from kvnode.protocol.ring import Member, Partition, Ring, partition_of
-from kvnode.protocol.types import DEFAULT, MODES, Address, NodeId, Record
+from kvnode.protocol.types import Address, NodeId, Record
 from kvnode.sim.check import Violation, check
-from kvnode.sim.client import Call, Context, SimClients
+from kvnode.sim.client import Call, SimClients
 from kvnode.sim.clock import derive, millis, tenths
 from kvnode.sim.disk import SimDisk
 from kvnode.sim.events import Tell, Timeline, Trace
+from kvnode.sim.ground import CLIENT, Ground
 from kvnode.sim.history import Op
 from kvnode.sim.machine import SimNode, Surroundings
 from kvnode.sim.network import Network
 
 SETTINGS = Settings()
-CLIENT = "c1"
 SETTLES_WITHIN_MS = 120_000
 """A world that is not quiet after this long never will be."""
 LOOKS_EACH_MS = 10
@@ -44,7 +44,7 @@ def ring_of(nodes: int, n: int, q: int) -> Ring:
     return found("sim", members, n, q)
 
 
-class World:
+class World(Ground):
     """One cluster, its clients, its network and its disks."""
 
     def __init__(
@@ -64,66 +64,27 @@ class World:
         """
         self.seed = seed
         self.settings = settings
+        self.deadline_ms = settings.deadline_ms
         self.timeline = Timeline()
         self.trace = Trace(self.timeline, tell)
         self.network = Network(self.timeline, self.trace, derive(seed, "network"))
         self.ring = ring_of(nodes, n, q)
         around = Surroundings(seed, self.timeline, self.trace, self.network, self.ring, settings, founded)
         self.nodes = {member.id: SimNode(member.id, around) for member in self.ring.members}
+        self.names = tuple(self.nodes)
         self.clients = SimClients(self.timeline, self.trace, self.network, self._look)
 
     # ---- what clients do -------------------------------------------------------------------
 
-    def put(
-        self,
-        key: str | bytes,
-        value: str | bytes | None,
-        via: str,
-        *,
-        mode: str = "eventual",
-        w: int = DEFAULT,
-        context: Context | Call | bytes | None = None,
-        condition: Condition = Condition.NONE,
-        siblings: bool = False,
-        retry: bool = False,
-        ttl_ms: int = 0,
-        timeout_ms: int = 0,
-        client: str = CLIENT,
-    ) -> Call:
-        """Write a key through a node; None deletes it. A call as context: what that call saw."""
-        seen = context.context if isinstance(context, Call) else context
-        token, saw = (seen.token, seen.saw) if isinstance(seen, Context) else (seen or b"", frozenset())
-        ask = Put(
-            self.clients.next_number(), _bytes(key), None if value is None else _bytes(value), w, MODES[mode],
-            timeout_ms or self.settings.deadline_ms, token, condition, siblings, retry, ttl_ms,
-        )  # fmt: skip
-        return self.clients.call(client.encode(), NodeId(via), ask, saw)
+    @property
+    def asking(self) -> SimClients:
+        """Its clients."""
+        return self.clients
 
-    def delete(self, key: str | bytes, via: str, *, context: Context | Call | None = None) -> Call:
-        """Delete a key through a node."""
-        return self.put(key, None, via, context=context)
-
-    def get(
-        self,
-        key: str | bytes,
-        via: str,
-        *,
-        mode: str = "eventual",
-        r: int = DEFAULT,
-        timeout_ms: int = 0,
-        client: str = CLIENT,
-    ) -> Call:
-        """Read a key through a node."""
-        timeout = timeout_ms or self.settings.deadline_ms
-        ask = Get(self.clients.next_number(), _bytes(key), r, MODES[mode], timeout)
-        return self.clients.call(client.encode(), NodeId(via), ask)
-
-    def scan(
-        self, via: str, *, after: bytes = b"", prefix: bytes = b"", limit: int = 100, r: int = DEFAULT
-    ) -> Call:
-        """Read a page of keys through a node."""
-        ask = Scan(self.clients.next_number(), after, prefix, limit, r, self.settings.deadline_ms)
-        return self.clients.call(CLIENT.encode(), NodeId(via), ask)
+    def serves(self, name: str) -> bool:
+        """Whether a machine is up and does not stand still."""
+        node = self.node(name)
+        return node.up and not node.paused
 
     def order(self, via: str, ask: ClientRequest) -> None:
         """What an operator asks of one node."""
@@ -172,6 +133,11 @@ class World:
         """These machines stop, at once."""
         for name in names:
             self.node(name).crash()
+
+    def stop(self, *names: str) -> None:
+        """These machines end as an operator ends them."""
+        for name in names:
+            self.node(name).stop()
 
     def restart(self, *names: str) -> None:
         """These machines boot again."""
@@ -226,7 +192,7 @@ class World:
 
     def owners(self, key: str | bytes) -> tuple[NodeId, ...]:
         """The owners of a key, the first place first."""
-        return self.ring.owner_ids(partition_of(_bytes(key), self.ring.q))
+        return self.ring.owner_ids(partition_of(self.key_of(key), self.ring.q))
 
     def stranger(self, key: str | bytes) -> NodeId:
         """A node that does not own this key."""
@@ -234,12 +200,14 @@ class World:
 
     def replicas(self, key: str | bytes) -> dict[str, Record]:
         """What each owner of a key durably holds of it."""
-        return {owner: self.nodes[owner].disk.holds(_bytes(key)) for owner in self.owners(key)}
+        return {owner: self.nodes[owner].disk.holds(self.key_of(key)) for owner in self.owners(key)}
 
     def kept(self, key: str | bytes) -> dict[str, Record]:
         """What each node that is no owner of a key durably keeps of it for them."""
         owners = self.owners(key)
-        found = {name: node.disk.keeps(_bytes(key)) for name, node in self.nodes.items() if name not in owners}
+        found = {
+            name: node.disk.keeps(self.key_of(key)) for name, node in self.nodes.items() if name not in owners
+        }
         return {name: record for name, record in found.items() if record}
 
     def _look(self, key: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
@@ -286,7 +254,3 @@ class World:
     def trace_hash(self) -> str:
         """One hash for everything that happened so far."""
         return self.trace.digest()
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else text

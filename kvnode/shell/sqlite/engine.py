@@ -115,9 +115,13 @@ class SqliteEngine:
         """A key's register; empty where there is none. Raises `Unreadable`."""
         return self._layers.register(key)
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` registers of keys above `after`, in byte order. Raises `Unreadable`."""
-        return self._layers.registers(after, limit)
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after` that start with `prefix`. Raises `Unreadable`."""
+        return self._layers.registers(after, prefix, limit)
+
+    def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
+        """Every key in a leaf that has a register, and that; None where it is damaged. Raises `Unreadable`."""
+        return self._layers.registers_in(leaf)
 
     def fact(self, name: str) -> bytes:
         """What was last noted under this name; empty when nothing was."""

@@ -142,7 +142,7 @@ class Flusher(Thread):
     def _free(self, memtable: Memtable) -> None:
         parts: tuple[Emptied, ...] = (
             memtable.records, memtable.replaced, memtable.leaves, memtable.crowded, memtable.pages, memtable.hints,
-            memtable.registers,
+            memtable.registers, memtable.replaced_registers,
         )  # fmt: skip
         for part in parts:
             self._empty(part)

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from itertools import chain
 from pathlib import Path
 
 from kvnode import config
 from kvnode.core.merkle import SLOT_LEAVES, HashTree, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored, Unreadable
+from kvnode.core.registers import counted as counted_register
+from kvnode.core.registers import weigh
 from kvnode.core.versions import Held
 from kvnode.shell.sqlite.cache import HotCache
 from kvnode.shell.sqlite.format import Batch
@@ -44,6 +47,8 @@ class Layers:
         self._held = self.memtable.records
         self._absent: set[bytes] = set()
         self._facts = self.table.facts()
+        self._registers_kept = bool(self.table.register_rows(b"", b"", 1))
+        """Whether there ever were any: most nodes need not look for them."""
         self._doubtful: set[int] = set()
         """Leaves of damaged rows that the writes being applied stand over."""
         self._interrupted = self.table.meta("flushing") != 0
@@ -67,7 +72,8 @@ class Layers:
         if self._interrupted:
             # The table has some rows of this batch, and its saved leaves know of some of those. Each is
             # added up before the replay first changes it; from then on it is right.
-            for leaf in {leaf_of(key) for key in batch.writes} - self._added_up:
+            registers = batch.aside.registers if batch.aside is not None else {}
+            for leaf in {leaf_of(key) for key in chain(batch.writes, registers)} - self._added_up:
                 self._add_up(leaf)
                 self._added_up.add(leaf)
         self.apply(batch.writes)
@@ -135,13 +141,8 @@ class Layers:
 
         Raises `Unreadable` when not even the keys can be told.
         """
-        keys = {
-            *self.table.keys_in(leaf),
-            *self.frozen.keys_in(leaf),
-            *self.memtable.keys_in(leaf),
-        }
         found: list[tuple[bytes, Held | None]] = []
-        for key in sorted(keys):
+        for key in self._keys_in(leaf):
             held = self._held.get(key) or self.frozen.records.get(key)
             if held is None:
                 try:
@@ -152,6 +153,10 @@ class Layers:
             if held is not None and held is not GONE:
                 found.append((key, held))
         return found
+
+    def _keys_in(self, leaf: int) -> list[bytes]:
+        """The keys of a leaf, and maybe some of which there is nothing."""
+        return sorted({*self.table.keys_in(leaf), *self.frozen.keys_in(leaf), *self.memtable.keys_in(leaf)})
 
     def hints(self) -> dict[HintKey, Hint]:
         """Every hint: those in the table, and what came after them. Raises `UNUSABLE`."""
@@ -170,22 +175,80 @@ class Layers:
 
     def register(self, key: bytes) -> bytes:
         """A key's register; empty where there is none. Raises `Unreadable`."""
-        found = self.memtable.registers.get(key) or self.frozen.registers.get(key)
-        return found if found is not None else self.table.register(key)
+        for layer in (self.memtable, self.frozen):
+            if key in layer.registers:
+                return layer.registers[key]
+        return self.table.register(key) if self._registers_kept else b""
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` registers of keys above `after`, in byte order. Raises `Unreadable`."""
-        found = dict(self.table.registers(after, limit))
-        for layer in (self.frozen, self.memtable):
-            found |= {key: register for key, register in layer.registers.items() if key > after}
-        return sorted(found.items())[:limit]
+    def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` registers of keys above `after` that start with `prefix`. Raises `Unreadable`."""
+        page: list[tuple[bytes, bytes]] = []
+        step = limit
+        while self._registers_kept:
+            rows = dict(self.table.register_rows(after, prefix, step))
+            fresh = self.frozen.registers | self.memtable.registers
+            keys = rows.keys() | {key for key in fresh if key > after and key.startswith(prefix)}
+            found = sorted(keys)[:step]
+            for key in found:
+                register = fresh[key] if key in fresh else self.table.decode_register(key, rows[key])
+                if register:
+                    page.append((key, register))
+            if len(page) >= limit or len(found) < step:
+                break
+            after, step = found[-1], config.SCAN_PAGE_MAX
+        return page[:limit]
+
+    def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
+        """Every key in a leaf that has a register, and that; None where it is damaged. Raises `Unreadable`."""
+        found: list[tuple[bytes, bytes | None]] = []
+        for key in self._keys_in(leaf) if self._registers_kept else ():
+            try:
+                register = self.register(key)
+            except Unreadable:
+                found.append((key, None))
+                continue
+            if register:
+                found.append((key, register))
+        return found
 
     # ---- writing ---------------------------------------------------------------------------
 
     def set_aside(self, aside: Aside) -> None:
-        """Keep hints for the flush, and facts to be read."""
+        """Keep hints for the flush, facts and registers to be read; the registers are in tree and counters."""
+        for key, register in aside.registers.items():
+            self._change_register(key, register)
         self.memtable.set_aside(aside)
+        if self._doubtful:
+            self._settle_doubts()
         self._facts |= aside.facts
+
+    def _change_register(self, key: bytes, register: bytes) -> None:
+        """What a register adds to the tree and to the counters, in place of the one that was there."""
+        leaf = leaf_of(key)
+        if key in self.memtable.registers:
+            old = self.memtable.registers[key]
+        else:
+            old = self._replace_register(key, register)
+            self.memtable.place(key, leaf)
+            if self.frozen is not EMPTY and leaf // SLOT_LEAVES not in self.frozen.pages:
+                self.frozen.pages[leaf // SLOT_LEAVES] = self.tree.page(leaf // SLOT_LEAVES)  # as in `apply`
+        self._registers_kept = True
+        was, weight = weigh(old), weigh(register)
+        self.tree.change(key, was.mark, weight.mark)
+        before, now = counted_register(key, was), counted_register(key, weight)
+        self.keys += bool(now) - bool(before)
+        self.value_bytes += now - before
+
+    def _replace_register(self, key: bytes, register: bytes) -> bytes:
+        """Note what the memtable's first register of a key stands over. Returns that, empty if it is nothing."""
+        try:
+            old = self.register(key)
+        except Unreadable:
+            self._doubtful.add(leaf_of(key))  # as in `_replace`
+            old = register
+        if old:
+            self.memtable.replaced_registers[key] = counted_register(key, weigh(old))
+        return old
 
     def apply(self, writes: dict[bytes, Held]) -> None:
         """Put records into the memtable; keep the tree and the counters."""
@@ -201,7 +264,7 @@ class Layers:
             if old is None:
                 old = self._replace(key, held)
                 leaf = leaf_of(key)
-                if leaves.setdefault(leaf, key) is not key:
+                if leaves.setdefault(leaf, key) is not key:  # `place`, without the call
                     self.memtable.crowded.setdefault(leaf, []).append(key)
                 if flushing and leaf // SLOT_LEAVES not in pages:
                     # Before it first changes during a flush, which saves it as it was when the flush was
@@ -250,8 +313,7 @@ class Layers:
         """What damaged rows had in their leaves is lost with them: add up what can be read."""
         for leaf in self._doubtful:
             with contextlib.suppress(Unreadable):  # not even its keys can be told: it stays as it was
-                readable = ((key, held.digest) for key, held in self.leaf(leaf) if held is not None)
-                self.tree.replace(leaf, readable)
+                self.tree.replace(leaf, self._entries(leaf)[0])
         self.leaves_rebuilt += len(self._doubtful)
         self._doubtful.clear()
 
@@ -260,14 +322,20 @@ class Layers:
 
         One with a damaged record is left as it is. Raises `Unreadable` when its keys cannot be told.
         """
-        found = self.leaf(leaf)
-        readable = [(key, held.digest) for key, held in found if held is not None]
-        if len(readable) < len(found):
+        entries, damaged = self._entries(leaf)
+        if damaged:
             return False
-        wrong = self.tree.replace(leaf, iter(readable))
+        wrong = self.tree.replace(leaf, entries)
         if wrong:
             self.memtable.mended.add(leaf // SLOT_LEAVES)
         return wrong
+
+    def _entries(self, leaf: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """What can be read of a leaf, as its hash has it; and whether there is more. Raises `Unreadable`."""
+        records, registers = self.leaf(leaf), self.registers_in(leaf)
+        entries = [(key, held.digest) for key, held in records if held is not None]
+        entries += [(key, weigh(register).mark) for key, register in registers if register is not None]
+        return entries, len(entries) < len(records) + len(registers)
 
     # ---- flushes ---------------------------------------------------------------------------
 

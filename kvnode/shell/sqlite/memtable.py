@@ -6,7 +6,7 @@ Promises: one dict lookup a read. Never: changes once it is frozen, but for `pag
 from __future__ import annotations
 
 from kvnode import config
-from kvnode.core.outbox import Aside, Hint, HintKey
+from kvnode.core.outbox import GONE, Aside, Hint, HintKey
 from kvnode.core.versions import Held
 from kvnode.shell.order import KeyOrder
 
@@ -21,7 +21,7 @@ class Memtable:
 
     __slots__ = (
         "bytes", "crowded", "facts", "hints", "leaves", "mended", "order", "pages", "records", "registers",
-        "replaced",
+        "replaced", "replaced_registers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -42,6 +42,9 @@ class Memtable:
         self.hints: dict[HintKey, Hint | None] = {}
         self.facts: dict[str, bytes] = {}
         self.registers: dict[bytes, bytes] = {}
+        """Newest of each key, encoded; empty where the table's row is to go."""
+        self.replaced_registers: dict[bytes, int] = {}
+        """As `replaced`, of registers."""
         self.order = KeyOrder(config.SCAN_SORT_MAX)
         self.bytes = 0
 
@@ -49,6 +52,18 @@ class Memtable:
         """The keys of a leaf."""
         first = self.leaves.get(leaf)
         return [first, *self.crowded.get(leaf, ())] if first is not None else []
+
+    def place(self, key: bytes, leaf: int) -> None:
+        """Note that a key of this leaf is in here."""
+        if self.leaves.setdefault(leaf, key) is not key:
+            self.crowded.setdefault(leaf, []).append(key)
+
+    def is_new(self, key: bytes) -> bool:
+        """Whether the table will have a row of this key, record or register, that it has not now."""
+        held = self.records.get(key, GONE)
+        if held is not GONE and key not in self.replaced:
+            return True
+        return bool(self.registers.get(key)) and key not in self.replaced_registers
 
     def set_aside(self, aside: Aside) -> None:
         """Take in what is no record. It counts like records, so that a node that gets no others flushes too."""

@@ -4,8 +4,8 @@ Promises: after every statement the places name all rows there are, maybe more; 
 bounded in rows and bytes; once all are done, the saved leaves agree with the rows.
 Never: commits, or walks a B-tree twice: each part goes through its table in the table's own order.
 
-    hints, facts, registers ─► places of new rows ─► rows ─► places of dropped rows ─► saved leaves
-                               in leaf order         in key order     in leaf order     in slot order
+    hints, facts ─► places of new rows ─► rows, registers ─► places of dropped rows ─► saved leaves
+                    in leaf order         in key order       in leaf order             in slot order
 
 Saved leaves are copies of the tree as it was when the memtable was frozen: what the table holds once
 the flush is done. A crash in between leaves rows, and some saved leaves, ahead of the other leaves;
@@ -25,11 +25,18 @@ from msgspec import Struct
 from kvnode import config
 from kvnode.core.merkle import LEAVES, SLOT_LEAVES, HashTree, leaf_of
 from kvnode.core.outbox import GONE, HintKey
+from kvnode.core.registers import counted as counted_register
+from kvnode.core.registers import weigh
 from kvnode.shell.sqlite.format import encode_fact, encode_hint, encode_page, encode_register_row, encode_row
 from kvnode.shell.sqlite.memtable import Memtable, counted
 
 PILE_BITS = 13
 """Leaves are sorted in piles of so many: a thousand, when a memtable is full."""
+
+NEITHER = (
+    ") AND NOT EXISTS (SELECT 1 FROM kv WHERE kv.key = places.key)"
+    " AND NOT EXISTS (SELECT 1 FROM registers WHERE registers.key = places.key)"
+)
 
 Sortable = TypeVar("Sortable", bytes, HintKey)
 
@@ -55,11 +62,11 @@ class Steps:
         yield Step("INSERT OR REPLACE INTO meta VALUES ('flushing', ?)", (b"1",))
         yield from self._hints(memtable)
         yield from _facts(memtable)
-        yield from _registers(memtable)
         leaves = in_leaf_order(memtable.leaves)
         gone: list[bytes] = []
         yield from _new_places(memtable, leaves)
         yield from self._rows(memtable, gone)
+        yield from _registers(memtable, gone)
         yield from _dropped_places(gone)
         slots = {leaf // SLOT_LEAVES: None for leaf in leaves}
         yield from _pages(memtable, tree, sorted(memtable.mended | slots.keys()) if memtable.mended else slots)
@@ -108,20 +115,31 @@ def _facts(memtable: Memtable) -> Iterator[Step]:
             yield Step("DELETE FROM facts WHERE name=?", (name,))
 
 
-def _registers(memtable: Memtable) -> Iterator[Step]:
-    gathered = Gathered("INSERT OR REPLACE INTO registers VALUES ", "(?,?)", ",")
+def _registers(memtable: Memtable, gone: list[bytes]) -> Iterator[Step]:
+    """Write and drop registers; name the dropped ones."""
+    written = Gathered("INSERT OR REPLACE INTO registers VALUES ", "(?,?)", ",")
+    dropped = Gathered("DELETE FROM registers WHERE ", "key=?", " OR ")
     for key in in_order(memtable.registers):
-        gathered.add(key, encode_register_row(key, memtable.registers[key]))
+        register = memtable.registers[key]
+        gathered = written if register else dropped
+        if register:
+            gathered.add(key, encode_register_row(key, register))
+        else:
+            gathered.add(key)
+            gone.append(key)
+        counts, replaced = counted_register(key, weigh(register)), memtable.replaced_registers.get(key, 0)
+        gathered.keys += bool(counts) - bool(replaced)
+        gathered.value_bytes += counts - replaced
         if gathered.full:
             yield gathered.step()
-    yield from gathered.rest()
+    yield from chain(written.rest(), dropped.rest())
 
 
 def _new_places(memtable: Memtable, leaves: list[int]) -> Iterator[Step]:
     gathered = Gathered("INSERT OR IGNORE INTO places VALUES ", "(?,?)", ",")
     for leaf in leaves:
         for key in memtable.keys_in(leaf):
-            if key not in memtable.replaced and memtable.records[key] is not GONE:
+            if memtable.is_new(key):
                 gathered.add(leaf, key)
                 if gathered.full:
                     yield gathered.step()
@@ -129,7 +147,8 @@ def _new_places(memtable: Memtable, leaves: list[int]) -> Iterator[Step]:
 
 
 def _dropped_places(gone: list[bytes]) -> Iterator[Step]:
-    gathered = Gathered("DELETE FROM places WHERE ", "(leaf=? AND key=?)", " OR ")
+    """A place goes once neither a record nor a register is there any more."""
+    gathered = Gathered("DELETE FROM places WHERE (", "(leaf=? AND key=?)", " OR ", NEITHER)
     of_leaf: dict[int, list[bytes]] = {}
     for key in gone:
         of_leaf.setdefault(leaf_of(key), []).append(key)
@@ -159,8 +178,8 @@ def _pages(memtable: Memtable, tree: HashTree, slots: Iterable[int]) -> Iterator
 class Gathered:
     """What one statement does to many rows; no more of them than a statement should hold."""
 
-    def __init__(self, head: str, row: str, joint: str) -> None:
-        self._head, self._row, self._joint = head, row, joint
+    def __init__(self, head: str, row: str, joint: str, tail: str = "") -> None:
+        self._head, self._row, self._joint, self._tail = head, row, joint, tail
         self._args: list[object] = []
         self._rows = 0
         self._bytes = 0
@@ -185,7 +204,7 @@ class Gathered:
 
     def step(self) -> Step:
         """What was gathered. Begins the next."""
-        sql = self._head + self._joint.join([self._row] * self._rows)
+        sql = self._head + self._joint.join([self._row] * self._rows) + self._tail
         step = Step(sql, tuple(self._args), self.keys, self.value_bytes)
         self._args, self._rows, self._bytes, self.full, self.keys, self.value_bytes = [], 0, 0, False, 0, 0
         return step

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kvnode import config
 from kvnode.core.outbox import Hint, HintKey, Unreadable
+from kvnode.core.registers import weigh
 from kvnode.core.versions import Held
 from kvnode.protocol.types import NodeId
 from kvnode.shell.order import upper_bound
@@ -49,13 +50,16 @@ class TableReader:
 
     def rows(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Rows above `after` that start with `prefix`, in byte order, undecoded. Raises `Unreadable`."""
+        return self._page("kv", after, prefix, limit)
+
+    def _page(self, table: str, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         bound = "key > ?" if after >= prefix else "key >= ?"
         args: list[bytes | int] = [max(after, prefix)]
         end = upper_bound(prefix)
         if end is not None:
             bound += " AND key < ?"
             args.append(end)
-        sql = f"SELECT key, value FROM kv WHERE {bound} ORDER BY key LIMIT ?"  # noqa: S608 -- fixed words only
+        sql = f"SELECT key, value FROM {table} WHERE {bound} ORDER BY key LIMIT ?"  # noqa: S608 -- fixed words only
         try:
             return self._connection.execute(sql, (*args, limit)).fetchall()
         except sqlite3.Error as error:
@@ -76,14 +80,16 @@ class TableReader:
         except (sqlite3.Error, Damaged) as error:
             raise self._unreadable(key) from error
 
-    def registers(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Registers of keys above `after`, in byte order. Raises `Unreadable`."""
-        sql = "SELECT key, value FROM registers WHERE key > ? ORDER BY key LIMIT ?"
+    def register_rows(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """As `rows`, of registers."""
+        return self._page("registers", after, prefix, limit)
+
+    def decode_register(self, key: bytes, row: bytes) -> bytes:
+        """The register in a row. Raises `Unreadable`."""
         try:
-            rows = self._connection.execute(sql, (after, limit)).fetchall()
-            return [(key, decode_register_row(key, row)) for key, row in rows]
-        except (sqlite3.Error, Damaged) as error:
-            raise self._unreadable(after) from error
+            return decode_register_row(key, row)
+        except Damaged as error:
+            raise self._unreadable(key) from error
 
     def keys_in(self, leaf: int) -> list[bytes]:
         """Every key in a leaf of the hash tree, and maybe some that there is no row of. Raises `Unreadable`."""
@@ -94,12 +100,14 @@ class TableReader:
         return [key for (key,) in found]
 
     def digests(self, leaf: int) -> Iterator[tuple[bytes, bytes]]:
-        """The keys of a leaf that can be read, and the digests of their records. Raises `Unreadable`."""
+        """The keys of a leaf that can be read, and what its hash has of each. Raises `Unreadable`."""
         for key in self.keys_in(leaf):
             with contextlib.suppress(Unreadable):
                 held = self.get(key)
                 if held is not None:
                     yield key, held.digest
+            with contextlib.suppress(Unreadable):
+                yield key, weigh(self.register(key)).mark
 
     def _unreadable(self, key: bytes) -> Unreadable:
         self.unreadable += 1
