@@ -35,7 +35,7 @@ class Machines:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._killed_at: dict[str, float] = {}
-        """Those told to stop, and when that will be asked for no longer."""
+        """Those told to end, and when that will be asked for no longer."""
 
     def running(self, name: str) -> bool:
         """Whether a node has a process, be it a paused one."""
@@ -53,6 +53,10 @@ class Machines:
                 case "stop":
                     processes.send(process, signal.SIGTERM)
                     processes.send(process, signal.SIGCONT)
+                    self._killed_at[name] = time.monotonic() + STOP_S
+                case "kill":
+                    # Not waited for: several may be meant to go in one moment.
+                    processes.send(process, signal.SIGKILL)
                     self._killed_at[name] = time.monotonic() + STOP_S
                 case _:
                     processes.kill(process)
