@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -197,4 +198,8 @@ class Links:
         for link in self._links.values():
             link.close()
         self._links.clear()
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            # It may have struck while a socket was being made. Only the traceback holds that one now, and
+            # the context would wait for its end for ever; both go when the traceback does.
+            return
         self._context.destroy(0)

@@ -211,11 +211,11 @@ class Cluster:
     def start_all(self, *, wait: bool) -> None:
         """Start every node; if one dies while starting, stop the others again. Raises `LaunchFailed`."""
         check_ports(self.addresses)
-        with self.changing() as log:
-            log.faults = []
-            self.save()
-            started = {node.name: self.start(node.name) for node in self.spec.nodes}
         try:
+            with self.changing() as log:
+                log.faults = []
+                self.save()
+                started = {node.name: self.start(node.name) for node in self.spec.nodes}
             if wait:
                 self.wait_agreed(started)
                 self.wait_sure()

@@ -130,6 +130,7 @@ def own_cluster(nodes: int, n: int, settings: str) -> Iterator[tuple[Cluster, Ke
     finally:
         if cluster is not None:
             cluster.end_all()
+        _sweep(root)
         assert warden.stdin is not None
         warden.stdin.write(b"done")
         warden.stdin.close()
@@ -163,6 +164,16 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+def _sweep(root: Path) -> None:
+    """End what still runs in this directory: an interrupt may strike before a process is recorded."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(word.startswith(f"{root}/") for word in process.cmdline()):
+                process.kill()
+
+
 def _warden(root: Path) -> subprocess.Popen[bytes]:
     """A process that waits for the end of this one, and then does what it could not do any more."""
     command = [sys.executable, "-m", "kvctl.scenarios.machines", str(root)]
@@ -186,6 +197,7 @@ def main(root: Path) -> None:
     with suppress(FileNotFoundError, msgspec.MsgspecError, KvError):
         spec = msgspec.json.decode((root / "cluster.json").read_bytes(), type=ClusterSpec)
         Cluster(spec, root).end_all()
+    _sweep(root)
     shutil.rmtree(root, ignore_errors=True)
 
 
