@@ -61,6 +61,8 @@ def one(rng: Random, at_ms: int) -> Fault:
         struck, others = mixed[:at], tuple(sorted(mixed[at:]))
     if kind == "skew":
         struck = struck[:1]
+    if kind == "kill" and rng.randrange(3) == 0:
+        struck = names  # all at once: what was acknowledged and is on no disk is gone
     amount = rng.choice(AMOUNTS.get(kind, (0,)))
     return Fault(
         at_ms=at_ms, lasts_ms=rng.randint(300, 4_000), kind=kind, nodes=tuple(sorted(struck)), others=others,

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -217,7 +218,11 @@ def test_however_a_run_ends_its_nodes_end(tmp_path: Path, number: signal.Signals
     path.write_text(CHAOS)
     home.mkdir()
     command = [sys.executable, "-m", "kvctl", "scenario", "run", str(path), "--on", "cluster"]
-    run = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(home)}, stderr=subprocess.DEVNULL)
+    # Whoever runs the tests in the background may have them ignore Ctrl-C.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(home)}, stderr=subprocess.DEVNULL, preexec_fn=heed
+    )
     try:
         soon(lambda: len([p for p in of(home) if "kvnode" in p.cmdline()]) == 3, "three nodes")
         run.send_signal(number)

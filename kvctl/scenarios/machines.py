@@ -35,7 +35,7 @@ class Machines:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._killed_at: dict[str, float] = {}
-        """Those told to stop, and when that will be asked for no longer."""
+        """Those told to end, and when that will be asked for no longer."""
 
     def running(self, name: str) -> bool:
         """Whether a node has a process, be it a paused one."""
@@ -53,6 +53,10 @@ class Machines:
                 case "stop":
                     processes.send(process, signal.SIGTERM)
                     processes.send(process, signal.SIGCONT)
+                    self._killed_at[name] = time.monotonic() + STOP_S
+                case "kill":
+                    # Not waited for: several may be meant to go in one moment.
+                    processes.send(process, signal.SIGKILL)
                     self._killed_at[name] = time.monotonic() + STOP_S
                 case _:
                     processes.kill(process)
@@ -126,6 +130,7 @@ def own_cluster(nodes: int, n: int, settings: str) -> Iterator[tuple[Cluster, Ke
     finally:
         if cluster is not None:
             cluster.end_all()
+        _sweep(root)
         assert warden.stdin is not None
         warden.stdin.write(b"done")
         warden.stdin.close()
@@ -159,6 +164,16 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+def _sweep(root: Path) -> None:
+    """End what still runs in this directory: an interrupt may strike before a process is recorded."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(word.startswith(f"{root}/") for word in process.cmdline()):
+                process.kill()
+
+
 def _warden(root: Path) -> subprocess.Popen[bytes]:
     """A process that waits for the end of this one, and then does what it could not do any more."""
     command = [sys.executable, "-m", "kvctl.scenarios.machines", str(root)]
@@ -182,6 +197,7 @@ def main(root: Path) -> None:
     with suppress(FileNotFoundError, msgspec.MsgspecError, KvError):
         spec = msgspec.json.decode((root / "cluster.json").read_bytes(), type=ClusterSpec)
         Cluster(spec, root).end_all()
+    _sweep(root)
     shutil.rmtree(root, ignore_errors=True)
 
 
