@@ -296,6 +296,23 @@ def test_a_wiped_acceptor_casts_no_ballot_until_it_has_the_others_registers(worl
     assert get(world, "n2", timeout_ms=5_000).values == [b"v"]
 
 
+def test_a_cluster_that_was_off_for_longer_than_the_grace_votes_at_once() -> None:
+    """All were away, and crash while they look at what they hold: no disk lost a vote, so each keeps its own."""
+    world = World(seed=1, settings=Settings(grace_ms=120_000))
+    world.wait(put(world, "v"))
+    world.run(70_000)
+    world.crash("n1", "n2", "n3")
+    world.run(130_000)
+    world.restart("n1", "n2", "n3")
+    world.run(300)
+    assert all(node.local.recovering for node in world.nodes.values())
+    world.crash("n1", "n2", "n3")
+    world.restart("n1", "n2", "n3")
+    world.run(3_000)
+    assert not any(node.local.voteless for node in world.nodes.values())
+    assert get(world).values == [b"v"]
+
+
 # ---- two worlds --------------------------------------------------------------------------------
 
 

@@ -169,7 +169,7 @@ class Strong:
 
     def _round(self, rid: int, phase: str, what: str) -> Round | None:
         one = self._rounds.get(rid)
-        if one is not None and one.phase == phase:
+        if one is not None and one.phase == phase and self._local.now < one.deadline:
             return one
         self._local.ignore(what)
         return None

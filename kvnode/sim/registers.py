@@ -35,6 +35,8 @@ class RegisterShape(Struct, frozen=True, kw_only=True):
     clients: int = 4
     operations: int = 90
     keys: int = 2
+    deletes: float = 0.15
+    """The share of writes that delete."""
     think_ms: tuple[int, int] = (0, 40)
     timeout_ms: int = 500
     faults: Chances = Chances()
@@ -110,7 +112,7 @@ class RegisterWork:
     def _put(self, client: str, key: bytes) -> Call:
         """A put of what nobody wrote before, a delete, or one of either under a condition."""
         self._number += 1
-        value = None if self._rng.random() < 0.15 else f"{client}-{self._number}".encode()
+        value = None if self._rng.random() < self._shape.deletes else f"{client}-{self._number}".encode()
         condition, context = Condition.NONE, None
         expects: bytes | None = ANY
         dice, seen = self._rng.random(), self._seen.get((client, key))
