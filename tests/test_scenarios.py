@@ -55,7 +55,7 @@ def test_a_file_is_a_case() -> None:
         ("nodes = 5", "nodes = 0", "nodes must be 1..64"),
         ("nodes = 5", "nodes = 5\nn = 9", "n must be 1..5"),
         ("rate = 20", "speed = 20", "`speed`"),
-        ("rate = 20", 'mode = "strong"', "workload.mode"),
+        ("rate = 20", 'mode = "sometimes"', "workload.mode"),
         ("rate = 20", "gets = 0\nputs = 0\ndeletes = 0\nscans = 0", "shares"),
         ('kind = "kill"', 'kind = "explode"', "fault 1 (explode): no such kind"),
         ('node = "n2"', 'node = "n9"', "fault 1 (kill): 'n9' is none of n1"),

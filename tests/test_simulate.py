@@ -158,7 +158,7 @@ def test_a_failure_exits_1_and_prints_how_to_see_it_again(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--seed", "x"], ["--seed", "3..1"], ["--profile", "wild"], ["--mode", "strong"], ["--nodes", "0"],
+        ["--seed", "x"], ["--seed", "3..1"], ["--profile", "wild"], ["--mode", "sometimes"], ["--nodes", "0"],
         ["--minutes", "0"], ["--jobs", "0"], ["--ops", "a"], ["--seed", "1..2", "--faults", "1"],
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ import typer
 
 from kvctl.cli.base import Ctl, command
 from kvctl.cli.words import Usage
+from kvnode.protocol.types import MODES
 
 if TYPE_CHECKING:
     from kvctl.output import View
@@ -36,7 +37,7 @@ def simulate(
     nodes: Annotated[int, typer.Option(metavar="N", help="Nodes of the cluster.")] = 5,
     minutes: Annotated[int, typer.Option(metavar="N", help="Simulated minutes of work.")] = 10,
     profile: Annotated[str, typer.Option(metavar="P", help="calm, rough or hostile.")] = "rough",
-    mode: Annotated[str, typer.Option(metavar="MODE", help="eventual or quorum.")] = "eventual",
+    mode: Annotated[str, typer.Option(metavar="MODE", help="eventual, quorum or strong.")] = "eventual",
     rate: Annotated[int, typer.Option(metavar="N", help="Operations a second.")] = 20,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one a core.")] = None,
     faults: Annotated[
@@ -54,7 +55,7 @@ def simulate(
     wanted = Wanted(
         nodes=_within("nodes", nodes, NODES_MAX), minutes=_within("minutes", minutes, MINUTES_MAX),
         profile=_word("profile", profile, ("calm", "rough", "hostile")),
-        mode=_word("mode", mode, ("eventual", "quorum")), rate=_within("rate", rate, RATE_MAX),
+        mode=_word("mode", mode, tuple(MODES)), rate=_within("rate", rate, RATE_MAX),
         faults=_list("faults", faults), ops=_list("ops", ops),
     )  # fmt: skip
     cores = _within("jobs", jobs if jobs is not None else os.cpu_count() or 1, 1_024)

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from msgspec import Struct
 
 from kvnode.config import Settings
+from kvnode.core.consensus import decode_register
 from kvnode.protocol.messages import Condition, Failed, Got, Put, Written, safe_to_retry
 from kvnode.protocol.types import ALL, Record
 from kvnode.sim.breaker import Breaker
@@ -21,6 +22,8 @@ from kvnode.sim.check import Judgement, Violation, judge
 from kvnode.sim.client import Call, Context
 from kvnode.sim.clock import START, millis, tenths
 from kvnode.sim.events import Tell
+from kvnode.sim.registers import shown
+from kvnode.sim.strong import judge_strong
 from kvnode.sim.world import World
 
 JUDGE = "judge"
@@ -91,15 +94,17 @@ class Clients:
 
     def _ask(self, op: Planned) -> Call:
         world, load = self._world, self._case.load
-        via, mode = self._node(op.via), "quorum" if op.quorum else "eventual"
+        via, mode = self._node(op.via), "strong" if op.strong else "quorum" if op.quorum else "eventual"
         if op.kind is Kind.SCAN:
             return world.scan(via, limit=1 + op.via % 20)
         if op.kind is Kind.GET:
             return world.get(op.key, via, mode=mode, r=op.count, client=op.client, timeout_ms=load.timeout_ms)
-        context = self._seen.pop((op.client, op.key), None) if op.informed else None
+        needed = op.informed if not op.strong else op.condition == Condition.MATCH
+        context = self._seen.pop((op.client, op.key), None) if needed else None
+        condition = Condition.NONE if needed and context is None else op.condition
         value = f"{op.client}-{op.number}".ljust(load.value_bytes, ".").encode() if op.kind is Kind.PUT else None
         return world.put(
-            op.key, value, via, mode=mode, w=op.count, context=context, client=op.client,
+            op.key, value, via, mode=mode, w=op.count, context=context, condition=condition, client=op.client,
             siblings=op.keeps_siblings and context is None, timeout_ms=load.timeout_ms,
         )  # fmt: skip
 
@@ -115,6 +120,8 @@ class Clients:
         self.outcomes[told.error.name.lower() if isinstance(told, Failed) else kind] += 1
         if isinstance(told, Got | Written) and op.kind is not Kind.SCAN:
             self._seen[op.client, op.key] = call.context
+            if op.strong and shown(call) is None:  # a context of nothing is a condition that a reaping may void
+                del self._seen[op.client, op.key]
         unsure = told is None or (isinstance(told, Failed) and told.maybe_applied)
         if unsure and op.retries and isinstance(ask, Put) and safe_to_retry(ask):
             self._try_again(op, call, ask)
@@ -145,6 +152,10 @@ def run(case: Case, tell: Tell | None = None) -> Report:
         world.converge(HEALS_WITHIN_MS)
     except AssertionError as error:
         broken.append(Violation(_whose(error), b"", str(error) or _where(error)))
+    if case.load.mode == "strong":
+        judgement = _strong(world, case, read=not broken)
+        judgement.violations[:0] = broken
+        return _report(case, world, judgement, clients, breaker)
     final = world.final()  # before the reads, which would mend what they find
     if not broken:
         for key in sorted(final.keys() | {op.key for op in case.ops}):
@@ -159,6 +170,28 @@ def run(case: Case, tell: Tell | None = None) -> Report:
         silent=sum(isinstance(c.result, Failed | None) and not isinstance(c.ask, Put) for c in asked),
     )  # fmt: skip
     judgement.violations[:0] = broken
+    return _report(case, world, judgement, clients, breaker)
+
+
+def _strong(world: World, case: Case, *, read: bool) -> Judgement:
+    """In the end each owner holds the same, and is read: that is history too."""
+    unread: list[str] = []
+    diverged: list[Violation] = []
+    for key in sorted({op.key for op in case.ops}) if read else ():
+        accepted = {o: decode_register(world.disk(o).accepted(key)).accepted for o in world.owners(key)}
+        if len(set(accepted.values())) > 1:
+            diverged.append(Violation("replicas_agree", key, f"its owners accepted different ballots: {accepted}"))
+        for owner in world.owners(key):
+            call = world.wait(world.get(key, owner, mode="strong", timeout_ms=5_000, client=JUDGE))
+            if not isinstance(call.result, Got):
+                unread.append(f"{key!r} was not read in the end by way of {owner}: {call.result}")
+    asked = [call for call in world.clients.calls if call.client != JUDGE.encode()]
+    judgement = judge_strong(world.clients.calls, asked, unread)
+    judgement.violations[:0] = diverged
+    return judgement
+
+
+def _report(case: Case, world: World, judgement: Judgement, clients: Clients, breaker: Breaker) -> Report:
     return Report(
         seed=case.seed, judgement=judgement, trace_hash=world.trace_hash(), events=world.timeline.happened,
         sim_ms=int(millis(world.timeline.now - START)), outcomes=dict(sorted(clients.outcomes.items())),

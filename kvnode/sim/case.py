@@ -11,6 +11,7 @@ from random import Random
 
 from msgspec import Struct
 
+from kvnode.protocol.messages import Condition
 from kvnode.protocol.types import ALL, DEFAULT
 
 
@@ -54,6 +55,9 @@ class Planned(Struct, frozen=True, kw_only=True):
     kind: Kind
     key: bytes
     quorum: bool = False
+    strong: bool = False
+    condition: Condition = Condition.NONE
+    """Of a write in mode `strong`; one that needs a context is done without where its client has none."""
     count: int = DEFAULT
     """R or W."""
     informed: bool = True
@@ -114,6 +118,8 @@ def plan(rng: Random, load: Load, lasts_ms: int) -> tuple[Planned, ...]:
 
 
 def _one(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planned:
+    if load.mode == "strong":
+        return _strong(rng, load, number, at_ms, kind)
     quorum = load.mode == "quorum"
     free = load.single and not quorum
     reads = kind in (Kind.GET, Kind.SCAN)
@@ -122,6 +128,17 @@ def _one(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planne
         number=number, at_ms=at_ms, client=f"c{rng.randrange(load.clients)}", kind=kind,
         key=b"k%d" % rng.randrange(load.keys), quorum=quorum, count=count, informed=rng.randrange(10) < 8,
         keeps_siblings=not reads and kind is Kind.PUT and rng.randrange(20) == 0, retries=rng.randrange(10) < 7,
+        via=rng.getrandbits(30),
+    )  # fmt: skip
+
+
+def _strong(rng: Random, load: Load, number: int, at_ms: int, kind: Kind) -> Planned:
+    """Half of the writes have a condition; a put that must find nothing is rarely done."""
+    dice = rng.randrange(100)
+    condition = Condition.MATCH if dice < 40 else Condition.ABSENT if dice < 50 else Condition.NONE
+    return Planned(
+        number=number, at_ms=at_ms, client=f"c{rng.randrange(load.clients)}", kind=kind,
+        key=b"k%d" % rng.randrange(load.keys), strong=True, condition=condition, retries=False,
         via=rng.getrandbits(30),
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from kvnode.protocol.types import MODES
 from kvnode.sim.case import KINDS, Case, Fault, Load, plan
 from kvnode.sim.clock import derive
 
@@ -126,8 +127,8 @@ def _problem(s: Scenario) -> str:
             return f"{name} must be {low}..{high}, not {value}"
     if s.seconds * load.rate > OPS_MAX:
         return f"seconds times workload.rate must be at most {OPS_MAX}"
-    if load.mode not in ("eventual", "quorum"):
-        return f'workload.mode must be "eventual" or "quorum", not "{load.mode}"'
+    if load.mode not in MODES:
+        return f'workload.mode must be {" or ".join(MODES)}, not "{load.mode}"'
     parts = (load.gets, load.puts, load.deletes, load.scans)
     if min(parts) < 0 or not sum(parts):
         return "workload.gets, puts, deletes and scans are shares: none below 0, and not all of them 0"
