@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers detection kill-rounds lint types check clean
+.PHONY: setup test demo bench numbers strong detection kill-rounds lint types check clean
 
 setup: .venv/.done
 
@@ -23,6 +23,9 @@ bench: setup
 
 numbers: setup
 	$(BIN)/python -m tests.numbers
+
+strong: setup
+	$(BIN)/python -m tests.numbers strong
 
 detection: setup
 	KILLS=50 $(BIN)/pytest tests/test_failure.py -k noticed -s --timeout 1800
