@@ -296,6 +296,31 @@ def test_a_wiped_acceptor_casts_no_ballot_until_it_has_the_others_registers(worl
     assert get(world, "n2", timeout_ms=5_000).values == [b"v"]
 
 
+def test_a_wiped_acceptor_that_restarts_once_its_versions_are_back_still_has_no_votes() -> None:
+    """Found by seed 110: it counts for `quorum` again, and the others took its disk for whole."""
+    world = World(seed=1, settings=Settings(repair_interval_ms=1_000))
+    world.wait(put(world, "old"))
+    world.settle()
+    world.partition({"n3"}, {"n1", "n2"})
+    world.run(2_500)
+    assert isinstance(world.wait(put(world, "new")).result, Written)
+    world.wipe("n2")
+    for node in world.nodes.values():
+        node.node.exchanges.on_register = lambda key: None  # nor does a repair bring it to n3
+    world.heal()
+    world.restart("n2")
+    world.run_until(lambda: not world.node("n2").local.recovering, within_ms=WAIT_MS - 5_000)
+    world.run(2_000)
+
+    world.crash("n2")
+    world.restart("n2")
+    world.run(3_000)
+    assert world.node("n2").local.voteless
+    world.crash("n1")
+    world.run(2_500)
+    assert get(world, "n3").failed.error in (Error.UNAVAILABLE, Error.INDETERMINATE)
+
+
 def test_a_cluster_that_was_off_for_longer_than_the_grace_votes_at_once() -> None:
     """All were away, and crash while they look at what they hold: no disk lost a vote, so each keeps its own."""
     world = World(seed=1, settings=Settings(grace_ms=120_000))

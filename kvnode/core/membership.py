@@ -60,7 +60,8 @@ class Membership:
         self.oldest_hint: Callable[[], int] = lambda: 0
         """Since when this node has kept its oldest hint."""
         self.recovering: Callable[[], int] = lambda: 0
-        """In how many partitions this node does not count for quorum reads yet."""
+        """In how many partitions this node does not count for quorum reads, or casts no ballot, yet: others
+        remember its disk once there is none."""
         self._seen: dict[NodeId, Seen] = {}
         self._against: dict[NodeId, dict[NodeId, Suspicion]] = {}
         """Accused -> observer -> its suspicion."""

@@ -169,7 +169,7 @@ class Node:
     def _wire(self) -> None:
         """Who is told of what."""
         self.membership.oldest_hint = self.hints.oldest
-        self.membership.recovering = lambda: len(self._local.recovering)
+        self.membership.recovering = lambda: len(self._local.recovering | self._local.voteless)
         self.exchanges.on_exchanged = self._on_exchanged
         self.exchanges.on_busy = self.rounds.on_busy
         self.exchanges.on_register = self._regrepair.want

@@ -55,6 +55,8 @@ class Recovery:
         self._next_ask: Millis = 0
         self._next_note: Millis = 0
         self._amnesiac = False
+        self._replaced = False
+        """Whether a member remembers another disk of ours, whatever was brought back of it."""
         self.on_sure: Callable[[], None] = _nobody_asks
         """Told when a partition has become whole."""
         self.halt = ""
@@ -121,6 +123,7 @@ class Recovery:
             )
             return None
         self._vouched.add(sender)
+        self._replaced |= told.disk_id not in (0, local.disk_id)
         if told.disk_id not in (0, local.disk_id) and self.partitions and not self._amnesiac:
             self._amnesiac = True
             self._set({p for p in self._owned() if self._others(p)})
@@ -131,7 +134,7 @@ class Recovery:
 
     def vouched(self, partition: int) -> bool:
         """Whether every other owner of a partition says that this disk replaced none."""
-        return not self._amnesiac and self._vouched >= set(self._others(partition))
+        return not (self._amnesiac or self._replaced) and self._vouched >= set(self._others(partition))
 
     def wanted(self) -> list[tuple[int, NodeId]]:
         """The exchanges that would prove this node whole, of those not had yet."""
