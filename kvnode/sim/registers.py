@@ -25,6 +25,8 @@ from kvnode.sim.linear import ANY, FOREVER, RegisterOp, linearizable
 from kvnode.sim.workload import SETTINGS, Verdict
 from kvnode.sim.world import World
 
+LATE_MS = 1_000
+"""Once all is mended, heartbeats of before come late, with clocks that were wrong then (seed 77)."""
 VOTES_AGAIN_MS = 60_000
 """Within this time after all is mended every node votes again."""
 
@@ -200,6 +202,7 @@ def run_strong(seed: int, shape: RegisterShape | None = None, tell: Tell | None 
             nemesis = Nemesis(world, derive(seed, f"strong nemesis {part}"), chances)
             world.run_until(lambda: work.done, within_ms=600_000)
             nemesis.mend()
+            world.run(LATE_MS)
             faults.update(nemesis.counts)
             world.converge()
             world.run_until(lambda: not any(n.local.voteless for n in world.nodes.values()), VOTES_AGAIN_MS)
