@@ -27,7 +27,7 @@ from tests.procs import Cluster
 
 CLIENTS = 4
 """That work on one key at a time, each with a connection of its own."""
-AT_ONCE = 40
+AT_ONCE = 24
 """Keys worked on at a time."""
 PAUSE_S = 0.5
 """Between a fault mended and the next."""

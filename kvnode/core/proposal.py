@@ -34,6 +34,8 @@ class Round(Struct, gc=False):
     again_at: Millis = 0
     """When to begin anew under a higher ballot; 0 while there is no need to."""
     tries: int = 0
+    reads: int = 0
+    """How often the owners were asked what they hold."""
     ballot: Ballot = NO_BALLOT
     highest: Ballot = NO_BALLOT
     """The highest that anyone told of: the next must be above it."""

@@ -130,7 +130,7 @@ class Strong:
 
     def _read(self, one: Round) -> None:
         rid = self._open(one, READ)
-        one.told = {}
+        one.told, one.reads = {}, one.reads + 1
         for node in one.poll.waiting:
             self._outbox.send(node, ReadRegister(rid, self._local.routes.epoch, one.ask.key))
 
@@ -370,8 +370,8 @@ class Strong:
                 self._expire(rid, one)
             elif one.again_at and now >= one.again_at:
                 del self._rounds[rid]
-                # A read that meets a write of our own does not outbid it.
-                reads = one.phase == READ and self._lanes.busy(one.ask.key)
+                # A read that meets a write does not outbid it at once: it is mostly done in a moment.
+                reads = one.phase == READ and (one.reads <= config.REREADS or self._lanes.busy(one.ask.key))
                 self._read(one) if reads else self._prepare(one)
             else:
                 for node in one.poll.waiting:
