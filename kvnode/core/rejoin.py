@@ -122,7 +122,7 @@ class Rejoin:
             local.voteless -= sure
             # Noted when it is empty, too: a disk that has votes keeps them, however long it was away.
             self._outbox.note(VOTELESS, msgspec.msgpack.encode(sorted(local.voteless)))
-            if not local.voteless:
+            if sure and not local.voteless:
                 local.event("votes", "this node casts ballots in all its partitions")
 
     def _copied(self, partition: int) -> bool:

@@ -154,7 +154,8 @@ class Strong:
     def ballot_above(self, highest: Ballot) -> Ballot:
         """One that nobody has used, above this one."""
         self._by = self._by or self._local.rng.getrandbits(63) or 1
-        self._last = self._local.clock.mint({}, above=max(highest.time, self._last))
+        above = highest.time
+        self._last = self._local.clock.mint({}, above=max(above, self._last))
         return Ballot(self._last, self._by)
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
