@@ -18,7 +18,7 @@ from kvnode import config
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
 from kvnode.protocol.messages import Error, Failed, Get, Got, Put, Written, safe_to_retry
-from kvnode.protocol.types import EVENTUAL, Address, Millis, NodeId
+from kvnode.protocol.types import EVENTUAL, STRONG, Address, Millis, NodeId
 
 
 class Forwarded(Struct, gc=False):
@@ -68,7 +68,7 @@ class Forwarder:
             if isinstance(ask, Put):
                 ask = msgspec.structs.replace(ask, retry=ask.retry or bool(tried))
             return self._stand_in(client, ask, local.routes.owners[local.routes.partition(ask.key)])
-        if owner is None or owner in local.peers.avoided:
+        if owner is None or (ask.mode == STRONG and owner in local.peers.avoided):
             maybe = bool(tried) and isinstance(ask, Put)
             error = Error.INDETERMINATE if maybe else Error.UNAVAILABLE
             return local.outbox.send(client, self._failed(ask, error, "no owner of this key can be reached"))
