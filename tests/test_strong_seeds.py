@@ -143,6 +143,10 @@ LOUD = RegisterShape(
     clients=5, keys=1, think_ms=(0, 10), operations=120, timeout_ms=300,
     faults=Chances(every_ms=(20, 100), lasts_ms=(20, 200), weights=ordered("crash", "slow_disk", "noise")),
 )  # fmt: skip
+FALLING = RegisterShape(
+    clients=8, keys=4, think_ms=(0, 5), operations=400, timeout_ms=200,
+    faults=Chances(every_ms=(10, 60), lasts_ms=(50, 300), weights=(5, 1, 0, 0, 2, 0, 5, 0)),
+)  # fmt: skip
 SPLIT = RegisterShape(
     clients=5, keys=2, think_ms=(0, 10), operations=120, timeout_ms=300,
     faults=Chances(every_ms=(20, 120), lasts_ms=(20, 300), weights=ordered("crash", "partition", "noise")),
@@ -157,7 +161,7 @@ WIPED = RegisterShape(
 )  # fmt: skip
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[int, RegisterShape]] = {
     reads_do_not_complete_what_they_show: (40, CROWD),
-    ballots_come_again_after_a_crash: (60, LOUD),
+    ballots_come_again_after_a_crash: (60, FALLING),
     own_votes_count_before_their_commit: (60, SLOW),
     votes_leave_before_their_commit: (60, SLOW),
     a_wiped_node_votes_at_once: (60, WIPED),
