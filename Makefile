@@ -27,14 +27,14 @@ numbers: setup
 storm: setup
 	$(BIN)/python -m tests.numbers storm
 
+strong: setup
+	$(BIN)/python -m tests.numbers strong
+
 detection: setup
 	KILLS=50 $(BIN)/pytest tests/test_failure.py -k noticed -s --timeout 1800
 
 kill-rounds: setup
 	KILL_ROUNDS=200 $(BIN)/pytest tests/test_kill_rounds.py -s --timeout 1800
-
-strong: setup
-	$(BIN)/python -m tests.strong_numbers
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

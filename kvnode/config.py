@@ -228,6 +228,13 @@ by it. Sooner than it is suspected: a guess that is wrong costs a refusal that l
 STRONG_MAX = 4_096
 """`strong` requests a node coordinates at once. Beyond it: `Overloaded`, nothing stored."""
 
+REREADS = 2
+"""A `strong` read that found its owners at different ballots asks so often again, `HEDGE_MS` apart, before it
+takes a ballot of its own and outbids whoever is writing."""
+
+STRONG_LINE_MAX = 64
+"""`strong` writes of one key that wait at a node for each other. Beyond it: `Overloaded`, nothing stored."""
+
 REGISTER_WAIT_MS = 500
 """A register that an exchange found different is looked at once more after one to two times this long: a write
 under way looks like a difference. Also how long a repair waits before it looks again after it was outbid."""

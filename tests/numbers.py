@@ -6,15 +6,20 @@ drain     how long 10,000 hints take, and what the foreground feels of it
 repair    the cost of finding 100 differing keys among 100,000, and of finding none
 storm     a hundred rounds of faults under load: writes acknowledged, and lost (`tests/storm.py`)
 wipe      how long a node of 100,000 keys that lost its disk takes to be whole by anti-entropy alone
+strong    500 histories of mode `strong`, 200 operations each, while nodes are killed, paused, cut off; judged
 """
 
 from __future__ import annotations
 
+import os
+import random
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,9 +28,11 @@ from kvctl.bench import Bench, Plan, Result
 from kvnode import config
 from kvnode.protocol.messages import DropHints, NodeReport, PauseRepair, RunRepair
 from kvnode.protocol.types import Address, NodeId
+from kvnode.sim.linear import linearizable
 from kvnode.sim.world import World
 from tests.procs import Cluster
 from tests.storm import storm
+from tests.strong_load import Load, Nemesis
 from tests.test_failure import hints, owned_by, reports, states, until
 
 VICTIM = "n3"
@@ -210,14 +217,68 @@ def put_all(client: Client, pairs: dict[bytes, bytes]) -> None:
     assert not failed, failed[0]
 
 
+HISTORIES, LENGTH, LOAD_S = 500, 200, 420.0
+SEED = int(os.environ.get("STRONG_SEED", str(random.SystemRandom().getrandbits(32))))
+
+
+def strong() -> None:
+    """Every key a linearizable register, whatever breaks; then its owners hold the same."""
+    print(f"strong  STRONG_SEED={SEED}", flush=True)
+    with five("--allow-faults", repair_interval_ms=5_000) as cluster:
+        load, begun = Load(cluster.endpoints, HISTORIES, LENGTH, SEED), time.monotonic()
+        with Nemesis(cluster, SEED) as nemesis:
+            load.run(begun + LOAD_S)
+        took = time.monotonic() - begun
+        cluster.wait_up()
+        agreed = roots_agree(cluster)
+    ops = [op for history in load.histories for op in history.ops]
+    unknown = sum(not op.sure for op in ops)
+    print(
+        f"strong  {load.done} of {HISTORIES} histories of {LENGTH} operations or more, {len(ops)} in all, "
+        f"{unknown} unknown ({100 * unknown / len(ops):.2f} %), {len(ops) / took:.0f}/s for {took:.0f} s\n"
+        f"strong  refused or not answered beside them: {dict(load.outcomes)}; faults: {dict(nemesis.counts)}\n"
+        f"strong  all owners hold the same {agreed:.1f} s after the last fault",
+        flush=True,
+    )
+    begun = time.monotonic()
+    with ProcessPoolExecutor() as pool:
+        verdicts = Counter(pool.map(linearizable, [history.ops for history in load.histories], chunksize=10))
+    print(
+        f"strong  linearizable {verdicts[True]}, not {verdicts[False]}, not judged {verdicts[None]}; "
+        f"judged in {time.monotonic() - begun:.1f} s",
+        flush=True,
+    )
+    if verdicts[False] or verdicts[None] * 100 >= HISTORIES or load.done < HISTORIES:
+        sys.exit(f"strong  failed: STRONG_SEED={SEED}")
+
+
+def roots_agree(cluster: Cluster) -> float:
+    """Seconds until all owners of each partition have the same root."""
+    begun = time.monotonic()
+
+    def same() -> bool:
+        roots: dict[int, set[bytes]] = {}
+        told = [r for r in client.status(roots=True).reports if r is not None]
+        for root in (root for report in told for root in report.roots):
+            roots.setdefault(root.partition, set()).add(root.hash)
+        return len(told) == len(cluster.names) and all(len(hashes) == 1 for hashes in roots.values())
+
+    with cluster.client() as client:
+        until(same, "the owners hold the same", 120)
+    return time.monotonic() - begun
+
+
 @contextmanager
-def five() -> Iterator[Cluster]:
+def five(*flags: str, **settings: int) -> Iterator[Cluster]:
     """Five nodes in a directory of their own."""
-    with tempfile.TemporaryDirectory() as home, Cluster(Path(home), 5) as cluster:
-        yield cluster
+    with tempfile.TemporaryDirectory() as home:
+        file = Path(home) / "settings.toml"
+        file.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+        with Cluster(Path(home), 5, *flags, "--config", str(file)) as cluster:
+            yield cluster
 
 
-PARTS = {part.__name__: part for part in (gossip, kill, drain, repair, storm)}
+PARTS = {part.__name__: part for part in (gossip, kill, drain, repair, storm, strong)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

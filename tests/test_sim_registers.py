@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvnode import config
 from kvnode.config import Settings
 from kvnode.core.consensus import decode_register
 from kvnode.core.rejoin import WAIT_MS
@@ -102,6 +103,43 @@ def test_two_proposers_outbid_each_other_and_both_end(world: World) -> None:
     assert all(call.failed.error == Error.INDETERMINATE for call in calls if call not in done)
     world.settle()
     assert len({tuple(get(world, via).values) for via in ("n1", "n2", "n3")}) == 1
+
+
+def test_writes_of_one_key_at_one_node_wait_in_line_and_all_are_done(world: World) -> None:
+    """Twenty at once, none outbids another; one whose time is over while it waits left no trace."""
+    world.settle()
+    calls = [put(world, f"v{i}", client=f"c{i}") for i in range(20)]
+    hasty = put(world, "late", client="hasty", timeout_ms=1)
+    for call in calls:
+        assert isinstance(world.wait(call).result, Written), call.result
+    assert counter(world, "strong_outbid") == 0
+    assert len({tuple(get(world, via).values) for via in world.nodes}) == 1
+    assert world.wait(hasty).failed.error == Error.UNAVAILABLE
+    assert not hasty.failed.maybe_applied
+
+
+def test_a_line_has_an_end(world: World) -> None:
+    """More than may wait are refused at once, and left no trace; the others are done."""
+    calls = [put(world, f"v{i}", client=f"c{i}", timeout_ms=9_000) for i in range(config.STRONG_LINE_MAX + 5)]
+    for call in calls:
+        world.wait(call)
+    refused = [call for call in calls if not isinstance(call.result, Written)]
+    assert [call.failed.error for call in refused] == [Error.OVERLOADED] * 4
+
+
+def test_a_read_through_another_node_does_not_outbid_a_writer(world: World) -> None:
+    """It finds the owners at different ballots, and looks again before it takes one itself."""
+    world.settle()
+    for i in range(20):
+        write = put(world, f"v{i}")
+        reads = []
+        while not write.done():
+            reads.append(world.get("k", "n2", mode="strong", client=f"r{len(reads)}"))
+            world.run(1)
+        for read in reads:
+            assert isinstance(world.wait(read).result, Got)
+        assert isinstance(write.result, Written)
+    assert counter(world, "strong_outbid") == 0
 
 
 def test_a_node_whose_clock_is_far_behind_never_uses_a_ballot_twice(world: World) -> None:
@@ -305,6 +343,8 @@ def test_a_wiped_acceptor_that_restarts_once_its_versions_are_back_still_has_no_
     world.run(2_500)
     assert isinstance(world.wait(put(world, "new")).result, Written)
     world.wipe("n2")
+    for node in world.nodes.values():
+        node.node.exchanges.on_register = lambda key: None  # nor does a repair bring it to n3
     world.heal()
     world.restart("n2")
     world.run_until(lambda: not world.node("n2").local.recovering, within_ms=WAIT_MS - 5_000)
@@ -317,6 +357,23 @@ def test_a_wiped_acceptor_that_restarts_once_its_versions_are_back_still_has_no_
     world.crash("n1")
     world.run(2_500)
     assert get(world, "n3").failed.error in (Error.UNAVAILABLE, Error.INDETERMINATE)
+
+
+def test_a_cluster_that_was_off_for_longer_than_the_grace_votes_at_once() -> None:
+    """All were away, and crash while they look at what they hold: no disk lost a vote, so each keeps its own."""
+    world = World(seed=1, settings=Settings(grace_ms=120_000))
+    world.wait(put(world, "v"))
+    world.run(70_000)
+    world.crash("n1", "n2", "n3")
+    world.run(130_000)
+    world.restart("n1", "n2", "n3")
+    world.run(300)
+    assert all(node.local.recovering for node in world.nodes.values())
+    world.crash("n1", "n2", "n3")
+    world.restart("n1", "n2", "n3")
+    world.run(3_000)
+    assert not any(node.local.voteless for node in world.nodes.values())
+    assert get(world).values == [b"v"]
 
 
 # ---- two worlds --------------------------------------------------------------------------------

@@ -116,6 +116,7 @@ def _view(verdict: Verdict) -> View:
         ("indeterminate", str(judged.indeterminate)),
         ("failed", str(judged.failed)),
         ("lost", str(judged.lost)),
+        ("linearizable", {True: "yes", False: "no", None: "-"}[judged.linearizable]),
         ("stale reads", str(judged.stale_reads)),
         ("most siblings", str(judged.max_siblings)),
         ("faults", ", ".join(f"{n} {kind}" for kind, n in report.faults.items()) or "none"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from kvnode import config
 from kvnode.core.consensus import Register, accept, decode_register, encode_register, promise
+from kvnode.core.floors import floor_of, for_ballots
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.rules import one_version
@@ -20,6 +21,7 @@ from kvnode.protocol.consensus import (
     Accept,
     Accepted,
     CopyRegisters,
+    Floor,
     Outbid,
     Prepare,
     Promised,
@@ -84,9 +86,9 @@ class Acceptor:
             why = "its deadline has passed" if left < 0 else "its deadline is too far ahead"
             self._outbox.send(sender, ReplicaRefused(ask.rid, why))
             return None
-        return self._readable(sender, ask.rid, ask.key)
+        return self._readable(sender, ask.rid, ask.key, ballot=True)
 
-    def _readable(self, sender: NodeId, rid: int, key: bytes) -> Register | None:
+    def _readable(self, sender: NodeId, rid: int, key: bytes, *, ballot: bool = False) -> Register | None:
         local = self._local
         partition = local.routes.partition(key)
         why = ""
@@ -96,6 +98,8 @@ class Acceptor:
             why = RECOVERING
         else:
             try:
+                if ballot:
+                    return for_ballots(self._outbox, partition, key)
                 return decode_register(self._outbox.register(key))
             except Unreadable:
                 local.counters["unreadable"] += 1
@@ -125,4 +129,6 @@ class Acceptor:
                 if size >= config.EXCHANGE_BYTES_TARGET:
                     break
         done = not page or (last == page[-1][0] and len(page) < config.REGISTERS_PAGE)
-        return self._outbox.ack(sender, RegistersCopied(ask.rid, tuple(rows), b"" if done else last))
+        floors = [Floor(p, floor_of(self._outbox, p)) for p in shared if done]
+        told = tuple(floor for floor in floors if floor.ballot != NO_BALLOT)
+        return self._outbox.ack(sender, RegistersCopied(ask.rid, tuple(rows), b"" if done else last, told))

@@ -34,6 +34,7 @@ from kvnode.core.outbox import Turn, Unreadable
 from kvnode.core.reader import Reader
 from kvnode.core.reaper import Reaper
 from kvnode.core.recovery import Recovery
+from kvnode.core.regreaper import RegisterReaper
 from kvnode.core.regrepair import RegisterRepair
 from kvnode.core.rejoin import Rejoin
 from kvnode.core.replica import Replica
@@ -75,6 +76,7 @@ class Node:
         self._rejoin = Rejoin(local)
         self._acceptor = Acceptor(local)
         self._strong = Strong(local)
+        self._regreaper = RegisterReaper(local)
         self._regrepair = RegisterRepair(local, self._strong.ballot_above)
         self._worlds = Worlds(local)
         self.membership = Membership(local, self._recovery.on_word)
@@ -154,6 +156,8 @@ class Node:
             m.Outbid: self._either(self._regrepair.on_outbid, self._strong.on_outbid),
             m.ReadRegister: self._acceptor.on_read_register,
             m.RegisterRead: self._either(self._regrepair.on_register_read, self._strong.on_register_read),
+            m.ReapRegister: self._regreaper.on_reap_register,
+            m.RegisterReapAnswer: self._regreaper.on_register_reap_answer,
             m.CopyRegisters: self._acceptor.on_copy_registers,
             m.RegistersCopied: self._rejoin.on_registers_copied,
         }
@@ -172,6 +176,8 @@ class Node:
         self.rounds.urgent = self._urgent
         self.rounds.answering = self._answering.answering
         self._scrubber.on_dead = self._reaper.on_dead
+        self._scrubber.on_dead_register = self._regreaper.on_dead
+        self._observer.why_register = self._regreaper.why
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
         self._strong.silent = self.membership.silent
@@ -246,6 +252,7 @@ class Node:
                 mechanism.on_tick(local.now)
             self._scrubber.on_tick(local.now)
             self._reaper.on_tick(local.now)
+            self._regreaper.on_tick(local.now)
         return local.outbox.take()
 
     def committed(self, number: int) -> None:

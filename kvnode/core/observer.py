@@ -77,6 +77,8 @@ class Observer:
         self._own_state = own_state
         self._gatherings: dict[int, Gathering] = {}
         self._deadlines = Deadlines()
+        self.why_register: Callable[[bytes], str] = lambda _: ""
+        """Why a deleted register is still here."""
 
     def on_hello(self, client: Address, hello: Hello) -> None:
         """Who we are, and the ring to route by."""
@@ -160,7 +162,10 @@ class Observer:
             return state
         register = RegisterState(kept.promised, kept.accepted, kept.value)
         only = state.state == "absent" and kept.accepted != NO_BALLOT
-        return msgspec.structs.replace(state, register=register, state="register" if only else state.state)
+        return msgspec.structs.replace(
+            state, register=register, state="register" if only else state.state,
+            grave=state.grave or self.why_register(key),
+        )  # fmt: skip
 
     def on_replica_explained(self, sender: NodeId, told: ReplicaExplained) -> None:
         """What a member holds of a key."""

@@ -212,6 +212,11 @@ class Outbox:
         """Remember a fact."""
         self._set_aside().facts[name] = fact
 
+    def fact(self, name: str) -> bytes:
+        """What was last noted under this name, in this turn too; empty when nothing was."""
+        noted = self._aside.facts.get(name) if self._aside is not None else None
+        return noted if noted is not None else self._store.fact(name)
+
     def keep_register(self, key: bytes, register: bytes) -> None:
         """Make this the key's register; empty: it has none any more. Whatever shows it must be an ack."""
         self._set_aside().registers[key] = register

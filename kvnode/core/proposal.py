@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from kvnode.core.consensus import Poll
 from kvnode.core.local import Local
+from kvnode.core.outbox import Unreadable
+from kvnode.core.versions import live
 from kvnode.protocol.consensus import NO_BALLOT, Ballot, RegisterRead
 from kvnode.protocol.messages import Answer, Get, Put, Story
 from kvnode.protocol.types import STRONG, Address, Millis, NodeId, Record, Version
@@ -32,6 +34,8 @@ class Round(Struct, gc=False):
     again_at: Millis = 0
     """When to begin anew under a higher ballot; 0 while there is no need to."""
     tries: int = 0
+    reads: int = 0
+    """How often the owners were asked what they hold."""
     ballot: Ballot = NO_BALLOT
     highest: Ballot = NO_BALLOT
     """The highest that anyone told of: the next must be above it."""
@@ -72,3 +76,12 @@ def no_majority(need: int, owners: tuple[NodeId, ...], out: list[NodeId]) -> str
     """Why a round cannot be had."""
     who = ", ".join(out) or "too many"
     return f"mode strong needs {need} of the {len(owners)} owners: {who} cannot be reached or may not vote"
+
+
+def versions_here(local: Local, key: bytes) -> bool:
+    """Whether this node holds live versions of a key, which are of the other world."""
+    try:
+        held = local.outbox.read(key)
+    except Unreadable:
+        return True
+    return held is not None and bool(live(held.record(), local.wall))

@@ -98,7 +98,7 @@ class RegisterRepair:
         repair.heard = set()
         rid = local.next_rid()
         self._repairs[rid] = repair
-        epoch, life = local.routes.epoch, 2 * config.REGISTER_STEP_MS
+        epoch, life = local.routes.epoch, min(2 * config.REGISTER_STEP_MS, config.BALLOT_LIFE_MS)
         for node in repair.poll.waiting:
             until = local.steady + local.ahead.get(node, 0) + life
             match phase:

@@ -23,6 +23,7 @@ import msgspec
 
 from kvnode import config
 from kvnode.core.consensus import adopt, decode_register, encode_register
+from kvnode.core.floors import raise_floor
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.rules import one_version
@@ -56,6 +57,8 @@ class Rejoin:
     def on_tick(self, now: Millis) -> None:
         """Look who vouches; once every old ballot is dead, ask for registers."""
         local = self._local
+        if not self._saved:
+            self.vote_where_sure()
         if not local.voteless or now < self._next:
             return
         self._next = now + config.COPY_RETRY_MS
@@ -82,7 +85,10 @@ class Rejoin:
         if self._asked.get(sender, (0, b""))[0] != told.rid:
             return local.ignore("registers_copied")
         for row in told.rows:
-            peers = local.routes.peers[local.routes.partition(row.key)]
+            partition = local.routes.partition(row.key)
+            peers = local.routes.peers[partition]
+            if partition not in local.voteless:
+                continue  # it votes by now: this page may be of before a tombstone that has been reaped since
             if peers is None or sender not in peers or not one_version(row.record):
                 local.ignore("register_row")
                 continue
@@ -93,6 +99,9 @@ class Rejoin:
             adopted = adopt(mine, row.accepted, row.record)
             if adopted is not mine:
                 self._outbox.keep_register(row.key, encode_register(adopted))
+        for floor in told.floors:
+            if floor.partition < local.routes.ring.q and sender in (local.routes.peers[floor.partition] or ()):
+                raise_floor(self._outbox, floor.partition, floor.ballot)
         if told.after:
             self._ask(sender, told.after)
             return None
@@ -111,9 +120,9 @@ class Rejoin:
         if sure or not self._saved:
             self._saved = True
             local.voteless -= sure
-            left = msgspec.msgpack.encode(sorted(local.voteless))
-            self._outbox.note(VOTELESS, left if local.voteless else b"")
-            if not local.voteless:
+            # Noted when it is empty, too: a disk that has votes keeps them, however long it was away.
+            self._outbox.note(VOTELESS, msgspec.msgpack.encode(sorted(local.voteless)))
+            if sure and not local.voteless:
                 local.event("votes", "this node casts ballots in all its partitions")
 
     def _copied(self, partition: int) -> bool:

@@ -1,7 +1,7 @@
 """The scrubber: a slow walk over all that is held, leaf by leaf, so that nothing rots unseen.
 
 Promises: every record is read, and every leaf of the tree counted anew, about once in `scrub_interval_ms`;
-a damaged copy is mended from all other owners; what may be buried is shown to the reaper.
+a damaged copy is mended from all other owners; what may be buried is shown to the reapers.
 Never: more than a few leaves a tick.
 Input: ticks.
 """
@@ -14,6 +14,7 @@ from kvnode import config
 from kvnode.core.local import Local
 from kvnode.core.merkle import SLOT_LEAVES, Span, leaf_hash
 from kvnode.core.outbox import Unreadable
+from kvnode.core.registers import weigh
 from kvnode.core.versions import Held
 from kvnode.protocol.types import Millis, NodeId
 
@@ -30,6 +31,8 @@ class Scrubber:
         self._pause = 0.0
         self.on_dead: Callable[[bytes, Held], None] = _nobody
         """Told of each record without a live value."""
+        self.on_dead_register: Callable[[bytes, bytes], None] = _no_register
+        """Told of each register without one."""
 
     def on_tick(self, now: Millis) -> None:
         """Look at the leaves whose turn has come."""
@@ -51,6 +54,7 @@ class Scrubber:
         local = self._local
         try:
             entries = local.store.leaf(leaf)
+            registers = local.store.registers_in(leaf)
         except Unreadable:
             local.counters["unreadable_leaves"] += 1
             return
@@ -63,10 +67,14 @@ class Scrubber:
                     self._heal(key, peers)
             elif not held.live_bytes or held.expires_at:
                 self.on_dead(key, held)
-        local.counters["scrubbed_keys"] += len(entries)
-        if damaged:
+        for key, register in registers:
+            if register is not None and not weigh(register).live_bytes:
+                self.on_dead_register(key, register)
+        local.counters["scrubbed_keys"] += len(entries) + len(registers)
+        if damaged or any(register is None for _, register in registers):
             return
-        counted = leaf_hash((key, held.digest) for key, held in entries if held is not None)
+        hashed = [(key, held.digest) for key, held in entries if held is not None]
+        counted = leaf_hash(hashed + [(key, weigh(register).mark) for key, register in registers if register])
         if counted != local.store.tree.hash(Span(leaf, 1)):
             local.store.mend_leaf(leaf)
             local.counters["leaves_mended"] += 1
@@ -75,3 +83,7 @@ class Scrubber:
 
 def _nobody(_: bytes, __: Held) -> None:
     """Nobody wants to know."""
+
+
+def _no_register(_: bytes, __: bytes) -> None:
+    """Nor of this."""

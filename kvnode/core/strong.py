@@ -32,11 +32,10 @@ import msgspec
 
 from kvnode import config
 from kvnode.core.consensus import poll_of
+from kvnode.core.lanes import Lanes
 from kvnode.core.local import Local
-from kvnode.core.outbox import Unreadable
-from kvnode.core.proposal import ACCEPT, PREPARE, READ, Round, no_majority
+from kvnode.core.proposal import ACCEPT, PREPARE, READ, Round, no_majority, versions_here
 from kvnode.core.rules import strong_condition_problem, strong_problem
-from kvnode.core.versions import live
 from kvnode.protocol.consensus import (
     NO_BALLOT,
     Accept,
@@ -70,6 +69,7 @@ class Strong:
         self._local = local
         self._outbox = local.outbox
         self._rounds: dict[int, Round] = {}
+        self._lanes = Lanes()
         self._by = 0
         """Tells this boot's ballots from all others (PROTOCOL-CASES 11): drawn with the first."""
         self._last: Time = 0
@@ -92,8 +92,10 @@ class Strong:
             return self._refuse(client, ask, Error.REFUSED, "its deadline has passed, by this node's clock")
         if local.refusal:
             return self._refuse(client, ask, Error.REFUSED, local.refusal, "kvctl check")
-        if len(self._rounds) >= config.STRONG_MAX:
+        if len(self._rounds) + self._lanes.waiting >= config.STRONG_MAX:
             return self._refuse(client, ask, Error.OVERLOADED, f"{config.STRONG_MAX} rounds are under way here")
+        if isinstance(ask, Put) and self._lanes.full(ask.key):
+            return self._refuse(client, ask, Error.OVERLOADED, f"{config.STRONG_LINE_MAX} writes of it wait here")
         voters = [*out, *([local.me] if local.routes.partition(ask.key) in local.voteless else [])]
         if len(owners) - len(voters) < need:
             return self._refuse(client, ask, Error.UNAVAILABLE, no_majority(need, owners, voters), "kvctl status")
@@ -101,7 +103,7 @@ class Strong:
         one = Round(client, ask, local.now, local.now + timeout, poll_of(owners, need), [] if ask.story else None)
         if isinstance(ask, Get):
             return self._read(one)
-        return self._prepare(one)
+        return self._prepare(one) if self._lanes.enter(one) else None
 
     def _refuse(self, client: Address, ask: Get | Put, error: Error, text: str, hint: str = "") -> None:
         """A request that was not begun: it left no trace."""
@@ -128,7 +130,7 @@ class Strong:
 
     def _read(self, one: Round) -> None:
         rid = self._open(one, READ)
-        one.told = {}
+        one.told, one.reads = {}, one.reads + 1
         for node in one.poll.waiting:
             self._outbox.send(node, ReadRegister(rid, self._local.routes.epoch, one.ask.key))
 
@@ -152,7 +154,8 @@ class Strong:
     def ballot_above(self, highest: Ballot) -> Ballot:
         """One that nobody has used, above this one."""
         self._by = self._by or self._local.rng.getrandbits(63) or 1
-        self._last = self._local.clock.mint({}, above=max(highest.time, self._last))
+        above = highest.time
+        self._last = self._local.clock.mint({}, above=max(above, self._last))
         return Ballot(self._last, self._by)
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
@@ -169,7 +172,7 @@ class Strong:
 
     def _round(self, rid: int, phase: str, what: str) -> Round | None:
         one = self._rounds.get(rid)
-        if one is not None and one.phase == phase:
+        if one is not None and one.phase == phase and self._local.now < one.deadline:
             return one
         self._local.ignore(what)
         return None
@@ -226,7 +229,7 @@ class Strong:
         problem = strong_condition_problem(ask, current)
         if problem and current:
             return self._accept(rid, one, current, problem)
-        if not problem and not current and self._versions_here(ask.key):
+        if not problem and not current and versions_here(local, ask.key):
             problem = "this key has versions written in other modes: delete it there first"
         if problem:
             return self._fail(rid, one, Error.CONFLICT, problem)
@@ -236,14 +239,6 @@ class Strong:
             one.first = one.ballot
         local.counters["strong_writes"] += 1
         return self._accept(rid, one, (one.version,))
-
-    def _versions_here(self, key: bytes) -> bool:
-        """Whether this node holds live versions of a key, which are of the other world."""
-        try:
-            held = self._outbox.read(key)
-        except Unreadable:
-            return True
-        return held is not None and bool(live(held.record(), self._local.wall))
 
     def on_accepted(self, sender: NodeId, told: Accepted) -> None:
         """An owner has taken the value."""
@@ -299,6 +294,12 @@ class Strong:
         out = [node for node in poll.members if node in poll.lost]
         self._fail(rid, one, Error.UNAVAILABLE, no_majority(poll.need, poll.members, out))
 
+    def _over(self, one: Round) -> None:
+        """A request has its answer; the next write of the key may begin."""
+        following = self._lanes.leave(one.ask.key) if isinstance(one.ask, Put) else None
+        if following is not None:
+            self._prepare(following)
+
     def _got(self, rid: int, one: Round, record: Record) -> None:
         self._end(rid, one)
         blob = encode_record(record) if record else b""
@@ -312,6 +313,7 @@ class Strong:
             version.actor, version.time, version.past, one.story(self._local),
         )  # fmt: skip
         self._outbox.send(one.client, reply)
+        self._over(one)
 
     def _end(self, rid: int, one: Round) -> None:
         del self._rounds[rid]
@@ -329,6 +331,7 @@ class Strong:
             one.story(self._local),
         )  # fmt: skip
         self._outbox.send(one.client, failed)
+        self._over(one)
 
     # ---- what goes wrong -------------------------------------------------------------------
 
@@ -354,22 +357,23 @@ class Strong:
 
     @property
     def busy(self) -> bool:
-        """Whether a client still waits for an answer."""
+        """Whether a client still waits for an answer, and so, whether anything here has a deadline."""
         return bool(self._rounds)
 
-    @property
-    def timed(self) -> bool:
-        """Whether anything here has a deadline."""
-        return bool(self._rounds)
+    timed = busy
 
     def on_tick(self, now: Millis) -> None:
         """End what is overdue, begin anew what was outbid, and wait for nobody who is known to be out."""
+        for one in self._lanes.overdue(now):
+            self._refuse(one.client, one.ask, Error.UNAVAILABLE, "others wrote this key until its deadline passed")
         for rid, one in list(self._rounds.items()):
             if now >= one.deadline:
                 self._expire(rid, one)
             elif one.again_at and now >= one.again_at:
                 del self._rounds[rid]
-                self._prepare(one)
+                # A read that meets a write does not outbid it at once: it is mostly done in a moment.
+                reads = one.phase == READ and (one.reads <= config.REREADS or self._lanes.busy(one.ask.key))
+                self._read(one) if reads else self._prepare(one)
             else:
                 for node in one.poll.waiting:
                     if rid in self._rounds and (why := self._missing(one, node)):

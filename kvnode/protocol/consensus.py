@@ -8,6 +8,7 @@ Never: obeyed when a client says it.
             ─► Outbid       a higher ballot was promised
     ReadRegister ─► RegisterRead       what is promised and accepted: a majority that agrees needs no ballot
     CopyRegisters ─► RegistersCopied   a page of them, for a member that lost its own
+    ReapRegister ─► RegisterReapAnswer a deleted one goes once all owners hold just its tombstone
 """
 
 from __future__ import annotations
@@ -107,9 +108,36 @@ class RegisterRow(Struct, frozen=True, array_like=True, gc=False):
     record: Blob
 
 
+class Floor(Struct, frozen=True, array_like=True, gc=False):
+    """Below this ballot a partition takes nothing for a register that is not there."""
+
+    partition: Count
+    ballot: Ballot
+
+
 class RegistersCopied(Wire, frozen=True, tag=74):
     """A page of them; `after` is where the next begins, empty when there is none."""
 
     rid: Rid
     rows: Annotated[tuple[RegisterRow, ...], Meta(max_length=config.REGISTERS_PAGE)]
     after: Annotated[bytes, Meta(max_length=config.KEY_BYTES_MAX)]
+    floors: tuple[Floor, ...] = ()
+    """With the last page: those of the partitions we share."""
+
+
+class ReapRegister(Wire, frozen=True, tag=75):
+    """Do you hold exactly this tombstone, with nothing promised since? If told to, drop it."""
+
+    rid: Rid
+    epoch: Count
+    key: WireKey
+    ballot: Ballot
+    deadline: Count
+    drop: bool
+
+
+class RegisterReapAnswer(Wire, frozen=True, tag=76):
+    """Whether it was exactly that, durably."""
+
+    rid: Rid
+    same: bool

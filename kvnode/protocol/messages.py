@@ -22,7 +22,9 @@ from kvnode.protocol.consensus import (
     Prepare,
     Promised,
     ReadRegister,
+    ReapRegister,
     RegisterRead,
+    RegisterReapAnswer,
     RegistersCopied,
 )
 from kvnode.protocol.faults import Fault, FaultList, HealFault, ListFaults, SetFault
@@ -100,7 +102,7 @@ Message: TypeAlias = (
     | Beat | Gossip | AskDisk | DiskRemembered | KeepHint | HintKept | ReadHint
     | CompareTree | TreeCompared | CompareKeys | KeysCompared | ExchangeDone | Reap | ReapAnswer
     | Prepare | Promised | Accept | Accepted | Outbid | ReadRegister | RegisterRead | CopyRegisters
-    | RegistersCopied
+    | RegistersCopied | ReapRegister | RegisterReapAnswer
 )  # fmt: skip
 
 
@@ -188,7 +190,9 @@ __all__ = [
     "ReadReplica",
     "Reap",
     "ReapAnswer",
+    "ReapRegister",
     "RegisterRead",
+    "RegisterReapAnswer",
     "RegisterState",
     "RegistersCopied",
     "RepairView",

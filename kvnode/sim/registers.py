@@ -25,6 +25,8 @@ from kvnode.sim.strong import judge_registers, shown
 from kvnode.sim.workload import SETTINGS, Verdict
 from kvnode.sim.world import World
 
+LATE_MS = 1_000
+"""Once all is mended, heartbeats of before come late, with clocks that were wrong then (seed 77)."""
 VOTES_AGAIN_MS = 60_000
 """Within this time after all is mended every node votes again."""
 
@@ -35,6 +37,8 @@ class RegisterShape(Struct, frozen=True, kw_only=True):
     clients: int = 4
     operations: int = 90
     keys: int = 2
+    deletes: float = 0.15
+    """The share of writes that delete."""
     think_ms: tuple[int, int] = (0, 40)
     timeout_ms: int = 500
     faults: Chances = Chances()
@@ -109,7 +113,7 @@ class RegisterWork:
     def _put(self, client: str, key: bytes) -> Call:
         """A put of what nobody wrote before, a delete, or one of either under a condition."""
         self._number += 1
-        value = None if self._rng.random() < 0.15 else f"{client}-{self._number}".encode()
+        value = None if self._rng.random() < self._shape.deletes else f"{client}-{self._number}".encode()
         condition, context = Condition.NONE, None
         expects: bytes | None = ANY
         dice, seen = self._rng.random(), self._seen.get((client, key))
@@ -160,6 +164,7 @@ def run_strong(seed: int, shape: RegisterShape | None = None, tell: Tell | None 
             nemesis = Nemesis(world, derive(seed, f"strong nemesis {part}"), chances)
             world.run_until(lambda: work.done, within_ms=600_000)
             nemesis.mend()
+            world.run(LATE_MS)
             faults.update(nemesis.counts)
             world.converge()
             world.run_until(lambda: not any(n.local.voteless for n in world.nodes.values()), VOTES_AGAIN_MS)
