@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from kvnode import config
-from kvnode.core.merkle import SLOT_LEAVES, HashTree, leaf_of
+from kvnode.core.merkle import LEAVES, SLOT_LEAVES, HashTree, leaf_of
 from kvnode.core.outbox import GONE, Aside, Hint, HintKey, Stored, Unreadable
 from kvnode.core.registers import counted as counted_register
 from kvnode.core.registers import weigh
@@ -47,8 +47,11 @@ class Layers:
         self._held = self.memtable.records
         self._absent: set[bytes] = set()
         self._facts = self.table.facts()
-        self._registers_kept = bool(self.table.register_rows(b"", b"", 1))
-        """Whether there ever were any: most nodes need not look for them."""
+        self._register_leaves = bytearray(LEAVES)
+        """Whether a register of a key in this leaf was ever kept: a key of any other is none, without a look."""
+        for key in self.table.register_keys():
+            self._register_leaves[leaf_of(key)] = True
+        self._registers_kept = True in self._register_leaves
         self._doubtful: set[int] = set()
         """Leaves of damaged rows that the writes being applied stand over."""
         self._interrupted = self.table.meta("flushing") != 0
@@ -178,7 +181,9 @@ class Layers:
         for layer in (self.memtable, self.frozen):
             if key in layer.registers:
                 return layer.registers[key]
-        return self.table.register(key) if self._registers_kept else b""
+        if self._registers_kept and self._register_leaves[leaf_of(key)]:
+            return self.table.register(key)
+        return b""
 
     def registers(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to `limit` registers of keys above `after` that start with `prefix`. Raises `Unreadable`."""
@@ -201,7 +206,7 @@ class Layers:
     def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
         """Every key in a leaf that has a register, and that; None where it is damaged. Raises `Unreadable`."""
         found: list[tuple[bytes, bytes | None]] = []
-        for key in self._keys_in(leaf) if self._registers_kept else ():
+        for key in self._keys_in(leaf) if self._register_leaves[leaf] else ():
             try:
                 register = self.register(key)
             except Unreadable:
@@ -232,7 +237,7 @@ class Layers:
             self.memtable.place(key, leaf)
             if self.frozen is not EMPTY and leaf // SLOT_LEAVES not in self.frozen.pages:
                 self.frozen.pages[leaf // SLOT_LEAVES] = self.tree.page(leaf // SLOT_LEAVES)  # as in `apply`
-        self._registers_kept = True
+        self._registers_kept = self._register_leaves[leaf] = True
         was, weight = weigh(old), weigh(register)
         self.tree.change(key, was.mark, weight.mark)
         before, now = counted_register(key, was), counted_register(key, weight)

@@ -80,6 +80,11 @@ class TableReader:
         except (sqlite3.Error, Damaged) as error:
             raise self._unreadable(key) from error
 
+    def register_keys(self) -> Iterator[bytes]:
+        """Every key that has a row of a register. Raises `sqlite3.Error`."""
+        for (key,) in self._connection.execute("SELECT key FROM registers"):
+            yield key
+
     def register_rows(self, after: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """As `rows`, of registers."""
         return self._page("registers", after, prefix, limit)
