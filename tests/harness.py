@@ -106,7 +106,8 @@ class DictStore:
         return sorted(i for i in self.kept_registers.items() if i[0] > after and i[0].startswith(prefix))[:limit]
 
     def registers_in(self, leaf: int) -> list[tuple[bytes, bytes | None]]:
-        return sorted((key, register) for key, register in self.kept_registers.items() if leaf_of(key) == leaf)
+        keys = sorted(key for key in self.kept_registers if leaf_of(key) == leaf)
+        return [(key, None if key in self.damaged_registers else self.kept_registers[key]) for key in keys]
 
     def apply(self, writes: dict[bytes, Held], aside: Aside | None = None) -> None:
         self.rows = {key: held for key, held in (self.rows | writes).items() if held is not GONE}

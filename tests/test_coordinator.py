@@ -11,7 +11,9 @@ from msgspec.structs import replace
 
 from kvnode import config
 from kvnode.config import Settings
+from kvnode.core.consensus import Register, encode_register
 from kvnode.protocol import messages as m
+from kvnode.protocol.consensus import NO_BALLOT
 from kvnode.protocol.context import encode_context
 from kvnode.protocol.types import ALL, EVENTUAL, NodeId, decode_record
 from kvnode.sim.world import World
@@ -306,7 +308,7 @@ def test_a_delete_whose_owner_goes_while_it_reads_is_told_so() -> None:
 def test_a_key_whose_register_is_damaged_is_not_taken_for_one_that_has_none() -> None:
     """No put beside it, and no "not found" for what may be there; other keys are served as ever."""
     store = DictStore()
-    store.kept_registers = {KEY: b"unreadable"}
+    store.kept_registers = {KEY: encode_register(Register(NO_BALLOT, NO_BALLOT, b""))}
     store.damaged_registers = {KEY}
     hand = Hand(store=store)
     for question in (put(value=b"v"), m.Get(8, KEY, 0, EVENTUAL, 1_000)):

@@ -67,7 +67,7 @@ def test_a_file_is_a_case() -> None:
         ("rate = 20", "speed = 20", "workload: unknown key `speed`"),
         ("rate = 20", 'timeout = "soon"', "workload.timeout: 'soon' is no time"),
         ("rate = 20", 'via = "here"', "workload.via"),
-        ("rate = 20", 'mode = "strong"', "workload.mode"),
+        ("rate = 20", 'mode = "sometimes"', "workload.mode"),
         ("rate = 20", "gets = 0\nputs = 0\ndeletes = 0\nscans = 0", "shares"),
         ('kind = "kill"', 'kind = "explode"', "line 8, fault 1 (explode): no such kind"),
         ('kind = "kill"', "kind = 7", "line 8, fault 1, kind: Expected `str`"),

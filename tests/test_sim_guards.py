@@ -511,7 +511,10 @@ def test_no_two_boots_share_a_ballot() -> None:
 def test_two_rounds_of_a_node_whose_clock_does_not_follow_never_share_a_ballot() -> None:
     """Seed 229: both are outbid by a ballot an hour ahead, and go above it in the same moment."""
     hand = voter()
-    two = [msgspec.structs.replace(put(mode=STRONG), rid=rid, timeout_ms=5_000) for rid in (1, 2)]
+    two = [
+        msgspec.structs.replace(put(key, mode=STRONG), rid=rid, timeout_ms=5_000)
+        for key, rid in ((b"k", 1), (b"l", 2))
+    ]
     asked = [message for ask in two for _, message in hand.hear(CLIENT, ask) if isinstance(message, Prepare)]
     far = Ballot((hand.wall + HOUR_MS) << 16, 9)
     for rid in {message.rid for message in asked}:
