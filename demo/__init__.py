@@ -6,12 +6,12 @@ from types import ModuleType
 
 from kvnode.sim.check import DIVERGED, LOST, RESURRECTED
 
-from . import conflict, crash, hints, merkle, partition, quorum
+from . import conflict, crash, hints, merkle, partition, quorum, register
 from .stage import Stage
 
 STORIES: dict[str, ModuleType] = {
-    "quorum": quorum, "conflict": conflict, "partition": partition, "hints": hints, "merkle": merkle,
-    "crash": crash,
+    "quorum": quorum, "conflict": conflict, "partition": partition, "register": register, "hints": hints,
+    "merkle": merkle, "crash": crash,
 }  # fmt: skip
 
 
