@@ -63,12 +63,16 @@ def target_of(fault: Fault) -> str:
 
 
 def value_of(fault: Fault) -> str | None:
-    """How much: `30%`, `100ms +-20ms`, `-5000ms`; None where there is nothing to say."""
+    """How much: `30%`, `100ms +-20ms`, `-5s`; None where there is nothing to say."""
     if fault.kind in inside.SHARES:
         return f"{fault.amount * 100:g}%"
     if not fault.amount:
         return None
-    return f"{fault.amount:g}ms" + (f" +-{fault.jitter_ms:g}ms" if fault.jitter_ms else "")
+    return _time(fault.amount) + (f" +-{_time(fault.jitter_ms)}" if fault.jitter_ms else "")
+
+
+def _time(ms: float) -> str:
+    return f"{ms:g}ms" if ms % 1000 else f"{ms / 1000:g}s"
 
 
 def fault_json(fault: Listed) -> Object:
