@@ -115,8 +115,10 @@ def test_a_one_way_partition_loses_what_one_end_sends(client: Client) -> None:
     assert client.put(key_of(client, N1, "way"), b"v", w=2).acked >= 2
     assert client.put(key_of(client, N3, "way"), b"v", w=3).acked == 3
 
-    until(lambda: count(client, N1, "fault_cut") > before[N1], "n1 is cut short")
-    assert count(client, N2, "fault_cut") == before[N2]
+    # n2 may have the fault a moment before n1, and then refuses what n1 still sends; but it cuts nothing of its
+    # own, of which there is as much as n1 cuts.
+    until(lambda: count(client, N1, "fault_cut") >= before[N1] + 8, "n1 is cut short")
+    assert count(client, N2, "fault_cut") < before[N2] + 4
     assert view(client, N2, N1).state == "up"
 
 
