@@ -13,7 +13,7 @@ setup: .venv/.done
 	touch .venv/.done
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: setup
 	$(BIN)/kvctl demo tour

@@ -1,4 +1,4 @@
-"""A cluster that lives as long as the test run, with keys that were deleted when it began."""
+"""A cluster whose deletes come to their end soon, with keys that were deleted when it began."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ import msgspec
 import pytest
 
 from kvctl import processes
-from tests.aging import Aging, aging_cluster
 
 COMMAND_S = 60
 HOMES: list[Path] = []
@@ -146,9 +145,3 @@ def pytest_sessionfinish() -> None:
     """Should a fixture not have come to its end: the same, for all homes."""
     for home in tuple(HOMES):
         Kvctl(home).end()
-
-
-@pytest.fixture(scope="session")
-def aging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aging]:
-    """A cluster that lives as long as the test run."""
-    yield from aging_cluster(tmp_path_factory.mktemp("aging"))

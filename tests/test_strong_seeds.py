@@ -1,7 +1,7 @@
 """Mode `strong` by seeds: random operations on few registers while random things break; then the checker.
 
-    python -m pytest tests/test_strong_seeds.py                              # seeds 1..100
-    KVSIM_STRONG=101..2000 python -m pytest tests/test_strong_seeds.py      # others
+    python -m pytest tests/test_strong_seeds.py                              # seeds 1..50
+    KVSIM_STRONG=51..2000 python -m pytest tests/test_strong_seeds.py      # others
     KVSIM_STRONG=17..17 KVSIM_TELL=1 python -m pytest tests/test_strong_seeds.py -s -k register
 
 The other half of this file shows that the checker can fail: bugs are planted, and must be found.
@@ -29,7 +29,7 @@ from kvnode.protocol.types import Address, NodeId
 from kvnode.sim.faults import KINDS, Chances
 from kvnode.sim.registers import RegisterShape, run_strong
 
-FIRST, LAST = (int(end) for end in os.environ.get("KVSIM_STRONG", "1..100").split(".."))
+FIRST, LAST = (int(end) for end in os.environ.get("KVSIM_STRONG", "1..50").split(".."))
 TELL = partial(print, flush=True) if os.environ.get("KVSIM_TELL") else None
 BLOCK = 25
 BLOCKS = [(first, min(first + BLOCK - 1, LAST)) for first in range(FIRST, LAST + 1, BLOCK)]
