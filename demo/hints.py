@@ -49,7 +49,7 @@ def tell(stage: Stage) -> None:
 
     stage.say("\nn3 comes back. Nobody does anything; the holders notice, and deliver.")
     stage.kvctl("fault", "restart", "n3")
-    drained = stage.kvctl("wait", "hints-drained", "--timeout", "25s")
+    drained = stage.kvctl("wait", "hints-drained", "--timeout", "60s")
     stage.claim(
         "every hint was delivered and forgotten", drained.exit == 0 and node(stage, "n3")["hints_for_it"] == 0
     )

@@ -143,7 +143,7 @@ class Stage:
         owners: list[str] = self.kvctl("explain", key, "-o", "json", show=False).json["owners"]
         return owners
 
-    def wait(self, what: str, holds: Callable[[], bool], seconds: float = 15.0) -> bool:
+    def wait(self, what: str, holds: Callable[[], bool], seconds: float = 30.0) -> bool:
         """Wait until something is so. False, and said so, when it does not come."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
