@@ -27,7 +27,7 @@ from kvctl import Client
 
 from .witness import Witness
 
-COMMAND_S = 30
+COMMAND_S = 90
 
 
 class Ran(NamedTuple):
