@@ -117,8 +117,8 @@ EVENTS_MAX = 2_048
 """Events a node remembers; the oldest are forgotten."""
 
 
-MEMBERS_MAX = 4096
-"""Members a decoder accepts in one table."""
+MEMBERS_MAX, SLOTS_MAX = 4096, 16_384
+"""Members a decoder accepts in one table, and partitions in one message."""
 
 LIFE_LEAP_MAX = 1 << 32
 """No member has begun so many lives between two words of it: such an entry is a lie, and ignored."""
@@ -375,24 +375,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             found.append(f"max_pair_bytes must be 1..{PAIR_BYTES_CEILING}, not {self.max_pair_bytes}")
         if not 1 <= self.deadline_ms <= WRITE_DEADLINE_MAX_MS:
             found.append(f"deadline_ms must be 1..{WRITE_DEADLINE_MAX_MS}, not {self.deadline_ms}")
-        if self.grace_ms < 2 * WRITE_DEADLINE_MAX_MS:
-            found.append(
-                f"grace_ms must be at least {2 * WRITE_DEADLINE_MAX_MS}, twice the longest write deadline"
-            )
+        if self.grace_ms < GRACE_MS_MIN:
+            found.append(f"grace_ms must be at least {GRACE_MS_MIN}, twice the longest write deadline")
         if not 1 <= self.hints_per_s <= HINTS_PER_S_CEILING:
             found.append(f"hints_per_s must be 1..{HINTS_PER_S_CEILING}, not {self.hints_per_s}")
         for name in ("repair_interval_ms", "scrub_interval_ms"):
             if getattr(self, name) < 1_000:
                 found.append(f"{name} must be at least 1000, not {getattr(self, name)}")
         for name in (
-            "memtable_bytes",
-            "cache_bytes",
-            "compress_min_bytes",
-            "avoid_ms",
-            "hint_bytes",
-            "hint_age_ms",
+            "memtable_bytes", "cache_bytes", "compress_min_bytes", "avoid_ms", "hint_bytes", "hint_age_ms",
             "repair_bytes_per_s",
-        ):
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative")
         return found

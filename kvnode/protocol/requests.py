@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from kvnode import config
 from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.reports import NodeReport
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId, Past, Time, Value, WireKey
 from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token, Wire
 
@@ -285,6 +285,14 @@ class Explained(Wire, frozen=True, tag=25):
     """Of the members that keep a hint of the key."""
 
 
+class Outsider(Struct, frozen=True, array_like=True, gc=False):
+    """A node that is known, but no member, and what it says of itself; None if it did not answer."""
+
+    member: Member
+    """As it would be one."""
+    report: NodeReport | None
+
+
 class ClusterReport(Wire, frozen=True, tag=26):
     """The reports of all members; None for one that did not answer."""
 
@@ -292,6 +300,8 @@ class ClusterReport(Wire, frozen=True, tag=26):
     ring: Ring
     reports: tuple[NodeReport | None, ...]
     asked: NodeId
+    outside: tuple[Outsider, ...] = ()
+    """Those the node that was asked knows."""
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False):
