@@ -118,7 +118,7 @@ def test_imports_go_down_the_layers_only(path: str) -> None:
 
 DATA = {
     "assignment", "bootstrap", "clock", "consensus", "deadlines", "detector", "events", "exchanges", "floors",
-    "lanes", "ledger", "local", "merkle", "outbox", "pages", "peers", "places", "proposal", "quorum",
+    "lanes", "ledger", "local", "merkle", "outbox", "pages", "peers", "places", "plan", "proposal", "quorum",
     "reassignment", "registers", "routes", "rules", "versions",
 }  # fmt: skip
 """Modules of core that hold values and structures; all others but `node` are mechanisms."""
