@@ -57,6 +57,12 @@ class NodeSpec(Struct, frozen=True):
 
     name: str
     address: str
+    joined: bool = False
+    """Whether it came later (`kvctl node add`): it found no cluster, but asks to be let into this one."""
+    host: str = ""
+    """Copies are kept on different hosts; empty for a host of its own."""
+    rack: str = ""
+    weight: int = 1
 
 
 class ClusterSpec(Struct, frozen=True, kw_only=True):
@@ -72,11 +78,13 @@ class ClusterSpec(Struct, frozen=True, kw_only=True):
     """Whether its nodes let themselves be broken on purpose: they listen on loopback only."""
     config: str = ""
     """A file of settings for every node; empty for none."""
+    founding: str = ""
+    """The founding text, once one of the founders is gone; empty while all are here."""
 
     @property
     def bootstrap(self) -> str:
-        """The founding text, the same on every node."""
-        return ",".join(f"{node.name}={node.address}" for node in self.nodes)
+        """The founding text, the same on every founder, for ever."""
+        return self.founding or ",".join(f"{n.name}={n.address}" for n in self.nodes if not n.joined)
 
 
 class Cluster:
@@ -167,10 +175,16 @@ class Cluster:
         directory = self.directory(name)
         directory.mkdir(parents=True, exist_ok=True)
         flags = {
-            "--name": name, "--listen": node.address, "--data": str(directory / "data"),
-            "--bootstrap": spec.bootstrap, "--cluster": spec.name, "-n": str(spec.n), "-q": str(spec.q),
+            "--name": name, "--listen": node.address, "--data": str(directory / "data"), "--cluster": spec.name,
+            "-n": str(spec.n), "-q": str(spec.q),
             "--engine": spec.engine, "--durability": spec.durability, "--log-file": str(directory / "log"),
         }  # fmt: skip
+        if node.joined:
+            flags["--join"] = ",".join(other.address for other in spec.nodes if other.name != name)
+        else:
+            flags["--bootstrap"] = spec.bootstrap
+        labels = {"--host-label": node.host, "--rack": node.rack, "--weight": str(node.weight)}
+        flags |= {flag: label for flag, label in labels.items() if label not in ("", "1")}
         if spec.config:
             flags["--config"] = spec.config
         command = [sys.executable, "-m", "kvnode", "run", *(word for flag in flags.items() for word in flag)]
@@ -252,6 +266,7 @@ class Cluster:
     def wait_sees(self, name: str, wanted: set[str], started: dict[str, Process], deadline: float) -> None:
         """Until this node reports what all of `wanted` report, on one epoch. Raises `LaunchFailed`."""
         from kvctl.client import Client
+        from kvctl.shape import known
 
         while True:
             for each, process in started.items():
@@ -259,8 +274,10 @@ class Cluster:
                     words = self.last_words(each)
                     raise LaunchFailed(f"{each} ended while starting. Its last words:\n{words}")
             with suppress(KvError), Client(self.node(name).address) as client:
-                reports = {str(r.id): r.epoch for r in client.status(0.5).reports if r is not None}
-                if wanted <= reports.keys() and len(set(reports.values())) == 1:
+                told = client.status(0.5)
+                reports = {str(r.id): r.epoch for _, r in known(told) if r is not None}
+                gone = {former.id for former in told.ring.removed}
+                if wanted <= reports.keys() | gone and len(set(reports.values())) == 1:
                     return
             if time.monotonic() > deadline:
                 raise LaunchFailed(

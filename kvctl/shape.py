@@ -171,6 +171,15 @@ def _warnings(plan: Plan, told: ClusterReport) -> Iterator[str]:
         yield f"down: {', '.join(quiet)}. Transfers of what they own take longer, or wait for them"
 
 
+def in_force(plan: Plan, ring: Ring) -> bool:
+    """Whether a ring shows that all changes of a plan have been committed: by it, or by one like it."""
+    members = {member.id for member in ring.members}
+    comes = {change.member.id for change in plan.changes if change.member is not None}
+    goes = {change.node for change in plan.changes if change.kind != ChangeKind.JOIN}
+    gone = {*ring.leaving, *(member.id for member in ring.removed)}
+    return bool(plan.changes) and ring.epoch > plan.epoch and comes <= members and goes <= gone
+
+
 # ---- on the way ----------------------------------------------------------------------------
 
 

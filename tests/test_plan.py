@@ -89,6 +89,7 @@ def test_who_leaves_stays_a_member_until_it_owns_nothing() -> None:
     assert len(plan.ring.members) == 5 and not plan.ring.lost
     assert moved(plan) == plan.optimum == FIVE.places(N2)[0]
     assert all(1 in plan.ring.owners[move.partition] for move in plan.ring.moves)
+    assert {plan.ring.membership(m.id) for m in FIVE.members} == {NORMAL, LEAVING}
     after = done(plan.ring)
     assert balanced(after) and after.member(N2) is None
 

@@ -123,7 +123,7 @@ def start(ctl: Ctl, node: NodeArg, name: ClusterName = None) -> None:
 @command(app)
 def stop(ctl: Ctl, node: NodeArg, yes: Yes = False, dry_run: DryRun = False, name: ClusterName = None) -> None:
     """Stop a node: it finishes what it acknowledged."""
-    from kvctl import procfaults
+    from kvctl import addnode, procfaults
     from kvctl.cli.fault import would
     from kvctl.output import Table, View, show
 
@@ -134,11 +134,26 @@ def stop(ctl: Ctl, node: NodeArg, yes: Yes = False, dry_run: DryRun = False, nam
         return would(ctl, "node.stop", f"stop {node}", [risk] if risk else [])
     if risk:
         ctl.confirm(f"stop {node}: {risk}", yes=yes)
+    left = _has_left(cluster, node)
     clean = procfaults.stop(cluster, node)
     if not clean:
         ctl.note(f"{node} did not end by itself and was killed")
+    if left:
+        addnode.forget(cluster, node)
+        ctl.note(f"{node} has left the cluster: kvctl up starts it no more")
     data: Object = {"node": node, "state": "stopped", "clean": clean}
     return ctl.show(View("node.stop", data, Table(("NODE", "STATE"), ((show(node), "stopped"),))))
+
+
+def _has_left(cluster: Cluster, node: str) -> bool:
+    """Whether a node was a member once and is none any more."""
+    from kvctl.client import Client
+
+    try:
+        with Client(",".join(cluster.addresses)) as client:
+            return any(former.id == node for former in client.status().ring.removed)
+    except KvError:
+        return False
 
 
 def started_view(schema: str, cluster: Cluster, node: str, pid: int) -> View:

@@ -39,7 +39,7 @@ def plan_of(ring: Ring, changes: Iterable[Change]) -> Plan:
         return Plan(name, ring.epoch, staged, ring, 0, (), problem)
     base = without(ring, {c.node for c in staged if c.kind == ChangeKind.FORCE_REMOVE})
     stays, after = _changed(ring, base, staged)
-    if not staged and after == msgspec.structs.replace(base, epoch=after.epoch):
+    if not staged and (after.owners, after.moves) == (base.owners, ()):
         problem = "nothing is staged, and every partition is where it belongs"
     warnings = tuple(_warnings(ring, base, stays, staged))
     return Plan(name, ring.epoch, staged, after, _optimum(base, stays), warnings, problem)
@@ -152,6 +152,7 @@ def _changed(ring: Ring, base: Ring, staged: Sequence[Change]) -> tuple[list[Mem
     return stays, msgspec.structs.replace(
         base, epoch=ring.epoch + 1, members=members, owners=tuple(owners), since=tuple(since), moves=tuple(moves),
         leaving=(*base.leaving, *leavers), lost=(*base.lost, *sorted(replaced)),
+        joining=tuple(c.member.id for c in staged if c.member is not None),
     )  # fmt: skip
 
 
