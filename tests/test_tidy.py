@@ -117,9 +117,9 @@ def test_imports_go_down_the_layers_only(path: str) -> None:
 
 
 DATA = {
-    "assignment", "bootstrap", "clock", "consensus", "deadlines", "detector", "events", "exchanges", "floors",
-    "lanes", "ledger", "local", "merkle", "outbox", "pages", "peers", "proposal", "quorum", "registers",
-    "routes", "rules", "versions",
+    "assignment", "ballots", "bootstrap", "clock", "consensus", "deadlines", "detector", "events", "exchanges",
+    "floors", "lanes", "ledger", "local", "merkle", "outbox", "pages", "peers", "ports", "proposal", "quorum",
+    "registers", "routes", "rules", "shape", "sides", "versions",
 }  # fmt: skip
 """Modules of core that hold values and structures; all others but `node` are mechanisms."""
 
