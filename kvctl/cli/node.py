@@ -44,6 +44,7 @@ def ls(
 ) -> None:
     """List the nodes, with their state and process."""
     from kvctl.render_cluster import nodes_view
+    from kvctl.shape import known
 
     if matrix:
         from kvctl.render_liveness import matrix_view
@@ -56,17 +57,23 @@ def ls(
         if cluster is None:
             raise
         # Nothing answers, and that is worth showing: the processes are known all the same.
-        return ctl.show(nodes_view([_local_node(cluster, n.name, n.address, None) for n in cluster.spec.nodes]))
-    pairs = zip(told.ring.members, told.reports, strict=True)
-    return ctl.show(nodes_view([_local_node(cluster, m.id, m.address, r) for m, r in pairs]))
+        return ctl.show(
+            nodes_view([_local_node(cluster, n.name, n.address, None, None) for n in cluster.spec.nodes])
+        )
+    return ctl.show(
+        nodes_view([_local_node(cluster, m.id, m.address, r, told.ring.membership(m.id)) for m, r in known(told)])
+    )
 
 
-def _local_node(cluster: Cluster | None, name: str, address: str, report: NodeReport | None) -> Object:
+def _local_node(
+    cluster: Cluster | None, name: str, address: str, report: NodeReport | None, member: str | None
+) -> Object:
     process = cluster.process(name) if cluster is not None else None
     data = str(cluster.directory(name) / "data") if cluster is not None else None
     pid = report.pid if report is not None else process.pid if process is not None else None
     return {
         "id": name, "address": address, "state": "down" if report is None else "up", "pid": pid, "data": data,
+        "member": member,
     }  # fmt: skip
 
 
@@ -93,9 +100,10 @@ def stats(ctl: Ctl, node: NodeArg) -> None:
 def _one(ctl: Ctl, node: str) -> tuple[ClusterReport, Member, NodeReport | None]:
     """A member and its report. Raises `NoSuchObject`."""
     from kvctl.local import NoSuchObject
+    from kvctl.shape import known
 
     told = ctl.client().status()
-    for member, report in zip(told.ring.members, told.reports, strict=True):
+    for member, report in known(told):
         if member.id == node:
             return told, member, report
     raise NoSuchObject(f"the cluster has no node {node}", "kvctl node ls")
