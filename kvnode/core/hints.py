@@ -301,7 +301,7 @@ class Hints:
             rid = local.next_rid()
             self._sent[rid] = Sent(owner, to, key, hint.held.digest)
             self._overdue.append((now + config.HINT_RETRY_MS, rid))
-            order = WriteReplica(rid, local.routes.epoch, key, hint.held.blob, local.until(to))
+            order = WriteReplica(rid, local.routes.epoch_of(key), key, hint.held.blob, local.until(to))
             self._outbox.send(to, order)
 
     def _take_over(self, owner: NodeId, kept: Kept, key: bytes, hint: Hint) -> None:

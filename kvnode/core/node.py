@@ -23,6 +23,7 @@ from kvnode import config
 from kvnode.core.acceptor import Acceptor
 from kvnode.core.answering import Answering
 from kvnode.core.antientropy import AntiEntropy
+from kvnode.core.ballots import Ballots
 from kvnode.core.faultdesk import FaultDesk
 from kvnode.core.forward import Forwarder
 from kvnode.core.hints import Hints
@@ -32,6 +33,7 @@ from kvnode.core.merkle import span_of
 from kvnode.core.observer import Observer, Vitals
 from kvnode.core.outbox import Turn, Unreadable
 from kvnode.core.reader import Reader
+from kvnode.core.readrepair import ReadRepair
 from kvnode.core.reaper import Reaper
 from kvnode.core.recovery import Recovery
 from kvnode.core.regreaper import RegisterReaper
@@ -67,6 +69,7 @@ class Node:
         self._reader = Reader(local, self.hints.record)
         self._writer = Writer(local, self._reader, self.hints)
         self._reader.then = self._writer.on_read
+        self._reader.mend = ReadRepair(local, self._reader).mend
         self._write_back = WriteBack(local, self._reader)
         self._reader.write_back = self._write_back.begin
         self._forwarder = Forwarder(local, self._stand_in)
@@ -75,9 +78,10 @@ class Node:
         self._recovery = Recovery(local, founded=founded)
         self._rejoin = Rejoin(local)
         self._acceptor = Acceptor(local)
-        self._strong = Strong(local)
+        ballots = Ballots(local)
+        self._strong = Strong(local, ballots)
         self._regreaper = RegisterReaper(local)
-        self._regrepair = RegisterRepair(local, self._strong.ballot_above)
+        self._regrepair = RegisterRepair(local, ballots)
         self._worlds = Worlds(local)
         self.membership = Membership(local, self._recovery.on_word)
         """Who is up, as this node sees it; the simulator looks."""

@@ -93,7 +93,7 @@ class Reaper:
     def _tell(self, rid: int, key: bytes, digest: bytes, *, drop: bool) -> None:
         local = self._local
         for peer in local.routes.peers[local.routes.partition(key)] or ():
-            self._outbox.send(peer, Reap(rid, local.routes.epoch, key, digest, local.until(peer), drop))
+            self._outbox.send(peer, Reap(rid, local.routes.epoch_of(key), key, digest, local.until(peer), drop))
 
     def on_reap(self, sender: NodeId, ask: Reap) -> None:
         """Tell whether we hold just that record; drop it when told to."""

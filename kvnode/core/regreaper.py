@@ -110,7 +110,8 @@ class RegisterReaper:
         local = self._local
         for peer in local.routes.peers[local.routes.partition(burial.key)] or ():
             until = local.steady + local.ahead.get(peer, 0) + config.BALLOT_LIFE_MS
-            order = ReapRegister(rid, local.routes.epoch, burial.key, burial.ballot, until, drop)
+            epoch = local.routes.epoch_of(burial.key)
+            order = ReapRegister(rid, epoch, burial.key, burial.ballot, until, drop)
             self._outbox.send(peer, order)
 
     def on_register_reap_answer(self, sender: NodeId, told: RegisterReapAnswer) -> None:

@@ -36,6 +36,8 @@ class Get(Wire, frozen=True, tag=2):
     timeout_ms: Count
     story: bool = False
     forwarded: bool = False
+    epoch: Count = 0
+    """Of one that is forwarded: that of its partition, as the node that forwards it knows."""
 
 
 class Put(Wire, frozen=True, tag=3):
@@ -60,6 +62,8 @@ class Put(Wire, frozen=True, tag=3):
     late put would bury what was written since. 0 where the sender does not know that clock yet."""
     story: bool = False
     forwarded: bool = False
+    epoch: Count = 0
+    """Of one that is forwarded: that of its partition, as the node that forwards it knows."""
 
 
 class Scan(Wire, frozen=True, tag=4):
