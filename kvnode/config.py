@@ -359,6 +359,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     repair_bytes_per_s: int = 8 * 1024 * 1024
     """How much the exchanges that a node begins may send a second, both sides together."""
 
+    transfer_bytes_per_s: int = 32 * 1024 * 1024
+    """How much a node that takes partitions over receives a second; 0 for no bound."""
+
     scrub_interval_ms: int = 24 * 3_600_000
     """Each record is read and checked, and each tombstone considered, about this often."""
 
@@ -392,7 +395,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 found.append(f"{name} must be at least 1000, not {getattr(self, name)}")
         for name in (
             "memtable_bytes", "cache_bytes", "compress_min_bytes", "avoid_ms", "hint_bytes", "hint_age_ms",
-            "repair_bytes_per_s",
+            "repair_bytes_per_s", "transfer_bytes_per_s",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative")

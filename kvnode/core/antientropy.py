@@ -16,7 +16,7 @@ When exchanges begin, and with whom: `rounds.py`. See Dynamo §4.7.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -362,6 +362,13 @@ class AntiEntropy:
         """Exchanges with a peer that cannot be reached are over."""
         for exchange in [e for e in self._active.values() if e.peer == peer]:
             self._fail(exchange, f"{peer} was lost")
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: exchanges among those of before prove nothing."""
+        for exchange in [e for e in self._active.values() if e.partition in changed]:
+            self._fail(exchange, "its owners changed")
+        for pair in [pair for pair in self.finished if pair[0] in changed]:
+            del self.finished[pair]
 
     def on_tick(self, now: Millis) -> None:
         """Give up what is overdue, go on with what the throttle held back."""

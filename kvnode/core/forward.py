@@ -112,11 +112,13 @@ class Forwarder:
             passed = msgspec.structs.replace(passed, maybe_applied=True)
         return self._local.outbox.send(forwarded.client, passed)
 
-    def on_stale(self, sender: NodeId, rid: int) -> None:
-        """An owner knows a later epoch, and has not begun: the request goes out again once we know it too."""
+    def on_stale(self, sender: NodeId, rid: int) -> bytes | None:
+        """An owner knows a later epoch, and has not begun: the request, whose key is told, is to go out again."""
         forwarded = self._pending.get(rid)
-        if forwarded is not None and forwarded.owner == sender:
-            forwarded.stale = True
+        if forwarded is None or forwarded.owner != sender:
+            return None
+        forwarded.stale = True
+        return forwarded.ask.key
 
     def on_ring(self, changed: Collection[int]) -> list[tuple[Address, Get | Put]]:
         """Some partitions have other owners, or are to: what was refused for that is to be asked anew."""

@@ -5,11 +5,13 @@ Promises: types. Never: behaviour.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from kvnode.core.versions import Held
-from kvnode.protocol.messages import Get, Put
-from kvnode.protocol.types import Address, NodeId
+from kvnode.protocol.messages import Change, Error, Get, Put
+from kvnode.protocol.ring import Member, Ring
+from kvnode.protocol.types import Address, Millis, NodeId
 
 
 class Reads(Protocol):
@@ -48,4 +50,45 @@ class Keeper(Protocol):
 
     def miss(self, partition: int, owner: NodeId) -> None:
         """An owner missed a write that nobody keeps for it."""
+        ...
+
+
+class Chooser(Protocol):
+    """Where rings are chosen."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being decided by way of this node."""
+        ...
+
+    def propose(self, ring: Ring, timeout_ms: Millis, then: Callable[[Error | None, str], None]) -> None:
+        """Have this ring chosen; `then` is told why it was not, or None and nothing."""
+        ...
+
+
+class StagedSet(Protocol):
+    """What is staged."""
+
+    def changes(self) -> tuple[Change, ...]:
+        """Those that still mean something."""
+        ...
+
+    def stage(self, change: Change) -> None:
+        """One more."""
+        ...
+
+    def clear(self) -> None:
+        """None any more."""
+        ...
+
+
+class Newcomers(Protocol):
+    """Who stands outside."""
+
+    def named(self, node: str) -> Member | None:
+        """One of them, as it would be a member."""
+        ...
+
+    def problem_with(self, member: Member) -> str:
+        """Why it cannot be let in now."""
         ...

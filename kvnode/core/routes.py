@@ -21,8 +21,8 @@ class Routes:
     """Lookups by partition, from the point of view of one node, a member or not."""
 
     __slots__ = (
-        "_fallbacks", "_me", "asked", "epoch", "is_member", "leaving", "members", "others", "owners", "peers",
-        "pending", "ring", "shift", "since", "taking", "uniform",
+        "_fallbacks", "_me", "asked", "epoch", "is_member", "known", "leaving", "members", "others", "owners",
+        "peers", "pending", "ring", "shift", "since", "taking", "uniform",
     )  # fmt: skip
 
     def __init__(self, ring: Ring, me: NodeId) -> None:
@@ -32,6 +32,8 @@ class Routes:
         self.shift = shift_of(ring.q)
         self.members: tuple[NodeId, ...] = tuple(m.id for m in ring.members)
         self.is_member = me in self.members
+        self.known = frozenset((*self.members, me))
+        """Who may speak as a member; a node hears itself, too."""
         self.leaving = frozenset(ring.leaving)
         self.others: tuple[NodeId, ...] = tuple(m for m in self.members if m != me)
         self.owners: list[tuple[NodeId, ...]] = [ring.owner_ids(p) for p in range(ring.q)]
