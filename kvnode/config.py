@@ -116,7 +116,6 @@ TEXT_CHARS_MAX = 4_096
 EVENTS_MAX = 2_048
 """Events a node remembers; the oldest are forgotten."""
 
-
 MEMBERS_MAX, SLOTS_MAX = 4096, 16_384
 """Members a decoder accepts in one table, and partitions in one message."""
 
@@ -369,7 +368,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """No write is applied later than so long after it was asked for. It must be the same on every node."""
 
     grace_ms: int = 24 * 3_600_000
-    """Youngest tombstone that may be reaped, and how long a node may be away before it counts as new."""
+    """Youngest tombstone that may be reaped, and how long a node may be away before it counts as new. At least
+    twice the write deadline: a write that the tombstone does not cover may still be on its way."""
 
     def lasts(self, asked_ms: int) -> int:
         """How long a request may live: as was asked, by default `deadline_ms`, never beyond the write deadline."""
@@ -380,12 +380,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         found = []
         if not 1 <= self.max_pair_bytes <= PAIR_BYTES_CEILING:
             found.append(f"max_pair_bytes must be 1..{PAIR_BYTES_CEILING}, not {self.max_pair_bytes}")
-        shortest, longest = WRITE_DEADLINE_MIN_MS, WRITE_DEADLINE_MAX_MS
-        if not shortest <= self.write_deadline_ms <= longest:
-            found.append(f"write_deadline_ms must be {shortest}..{longest}, not {self.write_deadline_ms}")
+        if not WRITE_DEADLINE_MIN_MS <= self.write_deadline_ms <= WRITE_DEADLINE_MAX_MS:
+            found.append(f"write_deadline_ms must be {WRITE_DEADLINE_MIN_MS}..{WRITE_DEADLINE_MAX_MS}")
         if not 1 <= self.deadline_ms <= self.write_deadline_ms:
             found.append(f"deadline_ms must be 1..{self.write_deadline_ms}, not {self.deadline_ms}")
-        # A tombstone is never reaped while a write that it does not cover may still be on its way.
         if self.grace_ms < 2 * self.write_deadline_ms:
             found.append(f"grace_ms must be at least {2 * self.write_deadline_ms}, twice write_deadline_ms")
         if not 1 <= self.hints_per_s <= HINTS_PER_S_CEILING:
