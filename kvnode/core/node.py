@@ -176,14 +176,14 @@ class Node:
         self.rounds.answering = self._answering.answering
         self._scrubber.on_dead = self._reaper.on_dead
         self._scrubber.on_dead_register = self._registering.reaper.on_dead
+        self._observer.outside = self.shaping.outsiders.members
         self._observer.why_register = self._registering.reaper.why
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
         self._strong.silent = self.membership.silent
         self._registering.rejoin.vouched = self._recovery.vouched
         self._recovery.on_sure = self._registering.rejoin.vote_where_sure
-        self.shaping.wire(self.membership, self.exchanges, self._answering.answering, self.hints)
-        self.shaping.replay = self.receive
+        self.shaping.wire(self.membership, self.exchanges, self._answering.answering, self.hints, self.receive)
 
     # ---- the door --------------------------------------------------------------------------
 

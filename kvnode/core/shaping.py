@@ -52,15 +52,25 @@ class Shaping:
         self.steward = Steward(local, self.decree, self.staging, self.outsiders)
         self.keys: Callable[[], int] = lambda: 0
         """How many keys this node holds."""
-        self.replay: Callable[[NodeId, m.Message], None] = lambda _, __: None
-        """Acts on a message that waited for a ring."""
+        self._replay: Callable[[NodeId, m.Message], None] = lambda _, __: None
         self.rerouted: Callable[[Routes, frozenset[int]], None] = lambda _, __: None
         """Told when another ring is held, before anything is done by it."""
 
+    @property
+    def neighbours(self) -> int:
+        """Changes when the nodes to speak to do."""
+        return self._local.routes.epoch + self.outsiders.version
+
     def wire(
-        self, membership: Membership, exchanges: AntiEntropy, answering: Callable[[int], bool], hints: Hints
+        self,
+        membership: Membership,
+        exchanges: AntiEntropy,
+        answering: Callable[[int], bool],
+        hints: Hints,
+        replay: Callable[[NodeId, m.Message], None],
     ) -> None:
-        """Who is told of what."""
+        """Who is told of what. `replay`: acts on a message that waited for a ring."""
+        self._replay = replay
 
         def down(node: NodeId) -> bool:
             return membership.state(node) == DOWN
@@ -154,7 +164,7 @@ class Shaping:
         self.staging.on_ring()
         self.decree.on_ring()
         for parked in self.gate.on_ring():
-            self.replay(parked.sender, parked.message)
+            self._replay(parked.sender, parked.message)
 
     def on_exchanged(self, partition: int, peer: NodeId) -> None:
         """An exchange is over."""

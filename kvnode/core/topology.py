@@ -55,6 +55,8 @@ class Topology:
         """Told when another ring is held: how it was before, and which partitions changed."""
         self.removed = ""
         """Why this node is no member any more; empty while it is one, or may become one."""
+        self.left = False
+        """Whether it was leaving, with nothing left to do."""
         self._judge()
 
     # ---- spreading -------------------------------------------------------------------------
@@ -109,6 +111,7 @@ class Topology:
     def _install(self, ring: Ring) -> None:
         local, before = self._local, self._local.routes
         local.routes = Routes(ring, local.me)
+        self.left = local.me in before.ring.leaving and local.me not in before.ring.lost
         local.event("ring", f"epoch {ring.epoch}: {len(ring.members)} members, {len(ring.moves)} partitions move")
         self._judge()
         self.on_ring(before, changed(before.ring, ring))
@@ -117,7 +120,11 @@ class Topology:
         """Whether this node was removed."""
         ring, me = self._local.routes.ring, self._local.me
         if ring.member(me) is None and any(former.id == me for former in ring.removed):
-            self.removed = f"{me} was removed from cluster {ring.cluster} and never returns under this name"
+            self.removed = (
+                f"{me} is no member of cluster {ring.cluster} any more, since epoch {ring.epoch} at the latest. A "
+                "removed name never returns: to use this machine again, start it empty, under another name"
+            )
+            self._local.event("removed", self.removed)
 
     # ---- time ------------------------------------------------------------------------------
 
