@@ -106,13 +106,3 @@ def _knows(told: object, node: NodeId) -> bool:
     return told.ring.member(node) is not None or any(
         o.member.id == node and o.report is not None for o in told.outside
     )
-
-
-def forget(cluster: Cluster, name: str) -> None:
-    """Take a node that has left the cluster, and ended, out of what `kvctl up` starts. Its data stays."""
-    assert cluster.process(name) is None
-    with cluster.changing():
-        spec = cluster.spec
-        nodes = [node for node in spec.nodes if node.name != name]
-        cluster.spec = msgspec.structs.replace(spec, nodes=nodes, founding=spec.bootstrap)
-        cluster.save()

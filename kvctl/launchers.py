@@ -53,7 +53,7 @@ class LocalLauncher:
         gone = [node.name for node in self._cluster.spec.nodes if node.name in former]
         for name in gone:
             self._cluster.end(name)
-            addnode.forget(self._cluster, name)
+            self._cluster.forget(name)
         return gone
 
 

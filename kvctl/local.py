@@ -240,8 +240,9 @@ class Cluster:
     def wait_agreed(self, started: dict[str, Process]) -> None:
         """Until each node has seen all of them answer with one epoch. Raises `LaunchFailed`."""
         deadline = time.monotonic() + START_S
-        for node in self.spec.nodes:
-            self.wait_sees(node.name, set(started), started, deadline)
+        for node in list(self.spec.nodes):
+            if node.name in started:
+                self.wait_sees(node.name, set(started), started, deadline)
 
     def wait_sure(self) -> None:
         """Until every node counts for `quorum` reads: new ones are vouched for by the others first.
@@ -257,22 +258,55 @@ class Cluster:
                     return
             time.sleep(LOOK_S)
 
+    def _let_go(self, name: str) -> None:
+        """A node ended while starting: that is right if it is no member any more. Raises `LaunchFailed`."""
+        deadline = time.monotonic() + SURE_S
+        while time.monotonic() < deadline and (others := self.running()):
+            with suppress(KvError):
+                if name in self.former([node.address for node in self.spec.nodes if node.name in others]):
+                    return self.forget(name)
+                break
+            time.sleep(LOOK_S)
+        raise LaunchFailed(f"{name} ended while starting. Its last words:\n{self.last_words(name)}")
+
+    def former(self, addresses: list[str] | None = None) -> set[str]:
+        """Who was a member once and is none any more. Raises `NoEndpoint` where nobody answers."""
+        from kvctl.client import Client
+
+        with Client(",".join(addresses or self.addresses)) as client:
+            return {str(member.id) for member in client.ring().removed}
+
+    def forget(self, name: str) -> None:
+        """Take a node that has left the cluster, and ended, out of what `up` starts. Its data stays."""
+        assert self.process(name) is None
+        with self.changing():
+            nodes = [node for node in self.spec.nodes if node.name != name]
+            self.spec = msgspec.structs.replace(self.spec, nodes=nodes, founding=self.spec.bootstrap)
+            self.save()
+
     def wait_serves(self, name: str, process: Process) -> None:
         """Until a node that was just started reaches all others that run. Raises `LaunchFailed`."""
         held = {n for n in self.running() if (p := self.process(n)) and processes.stopped(p)}
         others = set(self.running()) - held
         self.wait_sees(name, others | {name}, {name: process}, time.monotonic() + START_S)
+        if all(node.name != name for node in self.spec.nodes):
+            raise LaunchFailed(f"{name} has left the cluster, and never returns under this name", "kvctl node add")
 
     def wait_sees(self, name: str, wanted: set[str], started: dict[str, Process], deadline: float) -> None:
-        """Until this node reports what all of `wanted` report, on one epoch. Raises `LaunchFailed`."""
+        """Until this node reports what all of `wanted` report, on one epoch. Raises `LaunchFailed`.
+
+        Those that ended because they have left the cluster are forgotten, and taken out of `started`.
+        """
         from kvctl.client import Client
         from kvctl.shape import known
 
         while True:
-            for each, process in started.items():
+            for each, process in list(started.items()):
                 if not processes.alive(process):
-                    words = self.last_words(each)
-                    raise LaunchFailed(f"{each} ended while starting. Its last words:\n{words}")
+                    self._let_go(each)
+                    del started[each]
+            if name not in started:
+                return
             with suppress(KvError), Client(self.node(name).address) as client:
                 told = client.status(0.5)
                 reports = {str(r.id): r.epoch for _, r in known(told) if r is not None}

@@ -10,11 +10,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvctl.cli import nodeadd
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
 from kvctl.cli.where import ClusterName, NodeArg, known_faults, local_cluster, own_cluster, quorum_risk
 from kvctl.errors import KvError, Unavailable
@@ -31,6 +33,7 @@ app = group("Look at nodes, and start or stop those of `kvctl up`.")
 
 def register(parent: typer.Typer) -> None:
     """Add this group."""
+    nodeadd.register(app)
     parent.add_typer(app, name="node")
 
 
@@ -123,7 +126,7 @@ def start(ctl: Ctl, node: NodeArg, name: ClusterName = None) -> None:
 @command(app)
 def stop(ctl: Ctl, node: NodeArg, yes: Yes = False, dry_run: DryRun = False, name: ClusterName = None) -> None:
     """Stop a node: it finishes what it acknowledged."""
-    from kvctl import addnode, procfaults
+    from kvctl import procfaults
     from kvctl.cli.fault import would
     from kvctl.output import Table, View, show
 
@@ -134,26 +137,17 @@ def stop(ctl: Ctl, node: NodeArg, yes: Yes = False, dry_run: DryRun = False, nam
         return would(ctl, "node.stop", f"stop {node}", [risk] if risk else [])
     if risk:
         ctl.confirm(f"stop {node}: {risk}", yes=yes)
-    left = _has_left(cluster, node)
+    left = False
+    with suppress(KvError):
+        left = node in cluster.former()
     clean = procfaults.stop(cluster, node)
     if not clean:
         ctl.note(f"{node} did not end by itself and was killed")
     if left:
-        addnode.forget(cluster, node)
+        cluster.forget(node)
         ctl.note(f"{node} has left the cluster: kvctl up starts it no more")
     data: Object = {"node": node, "state": "stopped", "clean": clean}
     return ctl.show(View("node.stop", data, Table(("NODE", "STATE"), ((show(node), "stopped"),))))
-
-
-def _has_left(cluster: Cluster, node: str) -> bool:
-    """Whether a node was a member once and is none any more."""
-    from kvctl.client import Client
-
-    try:
-        with Client(",".join(cluster.addresses)) as client:
-            return any(former.id == node for former in client.status().ring.removed)
-    except KvError:
-        return False
 
 
 def started_view(schema: str, cluster: Cluster, node: str, pid: int) -> View:
