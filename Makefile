@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers storm detection kill-rounds strong mutants lint types check clean
+.PHONY: setup test demo bench numbers shape storm detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -23,6 +23,9 @@ bench: setup
 
 numbers: setup
 	$(BIN)/python -m tests.numbers gossip kill drain repair
+
+shape: setup
+	$(BIN)/python -m tests.shape
 
 storm: setup
 	$(BIN)/python -m tests.numbers storm

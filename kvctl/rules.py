@@ -6,14 +6,13 @@ cluster, fresh or at rest, does not pass.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from msgspec import Struct
 
 from kvctl.conditions import ring_ready
 from kvctl.health import (
     DOWN,
     SUSPECT,
+    epoch_agreed,
     held,
     margin,
     reports_of,
@@ -24,6 +23,7 @@ from kvctl.health import (
     states,
     up_of,
 )
+from kvctl.shape import replicas, settled
 from kvnode.config import CLOCK_AHEAD_MAX_MS, DISK_WARN_BYTES, Settings
 from kvnode.protocol.messages import ClusterReport
 
@@ -73,6 +73,9 @@ def _members(told: ClusterReport) -> Finding:
 
 def _ring(told: ClusterReport) -> Finding:
     problem = ring_ready(told)
+    if problem and epoch_agreed(told) and (told.ring.moves or told.ring.leaving):
+        # What is on its way is as it should be, and not at rest.
+        return Finding("ring agreed", WARN, problem)
     if problem:
         epochs = ", ".join(f"{r.id} {r.epoch}" for r in reports_of(told))
         return Finding("ring agreed", FAIL, f"{problem} ({epochs})")
@@ -184,9 +187,12 @@ def _disk(told: ClusterReport) -> Finding:
 
 
 def _balance(told: ClusterReport) -> Finding:
-    ring = told.ring
-    held = Counter(o for owners in ring.owners for o in owners)
-    counts = [held[i] / member.weight for i, member in enumerate(ring.members)]
-    spread = max(counts) - min(counts)
-    text = f"{min(held.values())}..{max(held.values())} partitions a node"
+    """Replicas by weight, as they will be when what is pending is done; who leaves, or weighs nothing, apart."""
+    ring = settled(told.ring)
+    held = replicas(ring)
+    stays = [member for member in ring.members if member.id not in ring.leaving and member.weight]
+    counts = [held[member.id] for member in stays] or [0]
+    by_weight = [held[member.id] / member.weight for member in stays] or [0]
+    spread = max(by_weight) - min(by_weight)
+    text = f"{min(counts)}..{max(counts)} partitions a node" + " once the moves are done" * bool(told.ring.moves)
     return Finding("balance", OK if spread <= 2 else WARN, text)

@@ -136,6 +136,18 @@ class Recovery:
         """Whether every other owner of a partition says that this disk replaced none."""
         return not (self._amnesiac or self._replaced) and self._vouched >= set(self._others(partition))
 
+    def on_ring(self, unproven: set[int]) -> set[int]:
+        """Another ring is held. `unproven`: what this node owns now and may not hold; those others own too."""
+        unproven = {p for p in unproven if self._others(p)}
+        self._set((self.partitions & self._owned()) | unproven)
+        if unproven:
+            self._amnesiac = True
+            for p in unproven:
+                self._exchanged.pop(p, None)
+            self._save()
+        self._shrink()
+        return unproven
+
     def wanted(self) -> list[tuple[int, NodeId]]:
         """The exchanges that would prove this node whole, of those not had yet."""
         if not self.partitions or not (self._amnesiac or self._local.now - self._local.started > config.VOUCH_MS):
