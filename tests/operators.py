@@ -137,7 +137,9 @@ class Operator:
         reports = told.reports
         if {member.id for member in told.ring.members} != members or told.ring.moves or told.ring.leaving:
             return False
-        return all(r is not None and r.epoch == told.ring.epoch and not (r.moves and r.moves.dropping) for r in reports)
+        return all(
+            r is not None and r.epoch == told.ring.epoch and not (r.moves and r.moves.dropping) for r in reports
+        )
 
     def wait_settled(self, members: set[str], seconds: float = 60.0) -> None:
         """Until that is so."""
