@@ -73,6 +73,22 @@ def half_done(world: World, key: str, value: str) -> None:
 # ---- an owner that missed something ------------------------------------------------------------
 
 
+def test_what_an_owner_that_was_out_missed_comes_to_it_at_once_not_at_its_turn() -> None:
+    """An exchange of everything takes turns for an hour here; who wrote without it begins one when it is back."""
+    world = World(seed=1, settings=Settings(repair_interval_ms=3_600_000))
+    world.run(1_000)
+    world.partition({"n3"}, {"n1", "n2"})
+    world.run(3_000)
+    keys = [f"k{i}" for i in range(10)]
+    for key in keys:
+        assert isinstance(put(world, key, "new").result, Written)
+    assert max(len(ballots(world, key)) for key in keys) == 2
+    world.heal()
+    world.run(6_000)
+    assert [len(ballots(world, key)) for key in keys] == [1] * len(keys)
+    assert world.node("n1").node.hints.needs_repair == set()
+
+
 def test_an_owner_that_missed_a_write_accepts_it_with_nobody_reading(world: World) -> None:
     """Down while it is written; the exchange that finds the difference runs one round for the key."""
     put(world, "k", "old")

@@ -180,7 +180,7 @@ class Node:
         self._observer.why_register = self._registering.reaper.why
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
-        self._strong.silent = self.membership.silent
+        self._strong.silent, self._strong.missed = self.membership.silent, self.hints.miss
         self._registering.rejoin.vouched = self._recovery.vouched
         self._recovery.on_sure = self._registering.rejoin.vote_where_sure
         self.shaping.wire(self.membership, self.exchanges, self._answering.answering, self.hints, self.receive)

@@ -71,6 +71,8 @@ class Strong:
         self._ballots = ballots
         self.silent: Callable[[NodeId], bool] = lambda _: False
         """Whether a member has missed beats."""
+        self.missed: Callable[[int, NodeId], None] = lambda *_: None
+        """This owner of a partition was out when a value was chosen: there are no hints of registers."""
 
     # ---- requests --------------------------------------------------------------------------
 
@@ -233,6 +235,8 @@ class Strong:
         one.tell(self._local.now, sender, "written")
         if not one.poll.enough:
             return self._settle(told.rid, one)
+        for node in one.poll.lost - one.poll.agreed:
+            self.missed(self._local.routes.partition(one.ask.key), node)
         if isinstance(one.ask, Get):
             return self._got(told.rid, one, one.proposed)
         if one.problem:
