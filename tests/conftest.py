@@ -62,6 +62,8 @@ class Ran(NamedTuple):
 class Kvctl:
     """`kvctl` with a home of its own."""
 
+    limit_s = COMMAND_S
+
     def __init__(self, home: Path) -> None:
         self.home = home
         HOMES.append(home)
@@ -75,7 +77,7 @@ class Kvctl:
             env=self.env | env,
             input=stdin,
             capture_output=True,
-            timeout=COMMAND_S,
+            timeout=self.limit_s,
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
