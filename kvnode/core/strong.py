@@ -41,6 +41,7 @@ from kvnode.protocol.consensus import (
     NO_BALLOT,
     Accept,
     Accepted,
+    Ballot,
     Outbid,
     Prepare,
     Promised,
