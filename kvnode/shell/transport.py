@@ -33,7 +33,7 @@ from kvnode.protocol.codec import (
     encode_batches,
     encode_greeting,
 )
-from kvnode.protocol.messages import CONTROL, Message
+from kvnode.protocol.messages import CONTROL, Message, Put
 from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import Address, NodeId
 
@@ -213,17 +213,22 @@ class Transport:
         if dealer is None:
             self.counters["lost"] += len(messages)
             return False
-        waiting = peer in self._kept and not self.retry()
+        if peer in self._kept and not self.retry():
+            return self._keep_all(peer, dealer, messages)
         for frame in encode_batches(self._greeting, messages):
-            if not waiting:
-                try:
-                    _send(dealer, frame, NOBLOCK)
-                except zmq.ZMQError:
-                    waiting = True
-                else:
-                    continue
+            try:
+                _send(dealer, frame, NOBLOCK)
+            except zmq.ZMQError:
+                return self._keep_all(peer, dealer, messages)
+        return True
+
+    def _keep_all(self, peer: NodeId, dealer: zmq.Socket[bytes], messages: list[Message]) -> bool:
+        """Keep a batch a moment, but no put of a client's: that counts as lost, is asked of another owner, and
+        must not be done here after that."""
+        kept = [message for message in messages if type(message) is not Put]
+        for frame in encode_batches(self._greeting, kept) if kept else ():
             self._keep(peer, dealer, frame)
-        return not waiting
+        return False
 
     def _keep(self, peer: NodeId, dealer: zmq.Socket[bytes], frame: bytearray) -> None:
         kept = self._kept.setdefault(peer, deque())

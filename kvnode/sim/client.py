@@ -125,6 +125,11 @@ class Call:
         return Context(encode_context(self._key, past).encode(), saw)
 
     @property
+    def written_key(self) -> bytes:
+        """The key of a write, or of a get."""
+        return self._key
+
+    @property
     def _key(self) -> bytes:
         assert not isinstance(self.ask, Scan)
         return self.ask.key
