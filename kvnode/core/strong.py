@@ -41,6 +41,7 @@ from kvnode.protocol.consensus import (
     NO_BALLOT,
     Accept,
     Accepted,
+    Ballot,
     Outbid,
     Prepare,
     Promised,
@@ -131,7 +132,7 @@ class Strong:
 
     def _prepare(self, one: Round) -> None:
         local = self._local
-        one.ballot = self._ballots.above(max(one.highest, one.ballot))
+        one.ballot = self._ballot(one)
         one.accepted, one.record = NO_BALLOT, ()
         one.tries += 1
         local.counters["strong_rounds"] += 1
@@ -142,6 +143,9 @@ class Strong:
         for node in one.poll.waiting:
             self._outbox.send(node, Prepare(rid, epoch, one.ask.key, one.ballot, self._until(one, node)))
         return self._settle(rid, one)
+
+    def _ballot(self, one: Round) -> Ballot:
+        return self._ballots.above(max(one.highest, one.ballot))
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
         del self._rounds[rid]

@@ -50,6 +50,8 @@ BAD_DISKS = ("fail-fsync", "full-disk")
 INSIDE, LINKS, SHARES = inside.KINDS, inside.LINKS, inside.SHARES
 KINDS = (*PROCESS, *INSIDE)
 """As `kvctl fault` has them."""
+RESHAPES = ("join", "leave", "replace", "cancel")
+"""As `kvctl cluster` has them."""
 
 
 class Kind(Enum):
