@@ -15,6 +15,10 @@ STORIES: dict[str, ModuleType] = {
 }  # fmt: skip
 
 
+TOUR = [name for name in STORIES if name not in ("grow", "replace")]
+"""Those of failure, told together on five nodes. The others change which nodes there are, and take their time."""
+
+
 def verdict(stage: Stage) -> None:
     """What the checker makes of all that the witness was told, through all of the stories."""
     stage.title("The checker's verdict on all of it")

@@ -310,7 +310,7 @@ class Cluster:
             with suppress(KvError), Client(self.node(name).address) as client:
                 told = client.status(0.5)
                 reports = {str(r.id): r.epoch for _, r in known(told) if r is not None}
-                gone = {former.id for former in told.ring.removed}
+                gone = {str(former.id) for former in told.ring.removed} - {name}
                 if wanted <= reports.keys() | gone and len(set(reports.values())) == 1:
                     return
             if time.monotonic() > deadline:

@@ -149,7 +149,7 @@ def _up_then(ring: Ring, told: ClusterReport) -> set[int]:
 def _warnings(plan: Plan, told: ClusterReport) -> Iterator[str]:
     """What the reports tell of the nodes a plan is about."""
     outside = {o.member.id: o.report for o in told.outside}
-    goes = {c.node for c in plan.changes if c.kind in (ChangeKind.LEAVE, ChangeKind.REPLACE)}
+    goes = {c.node for c in plan.changes if c.kind != ChangeKind.JOIN}
     for change in plan.changes:
         if change.member is None:
             continue

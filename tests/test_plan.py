@@ -128,6 +128,7 @@ def test_a_forced_removal_takes_the_members_out_at_once() -> None:
         assert set(plan.ring.owner_ids(p)) == (survivors or {N4, N5})
         assert plan.ring.since[p] == 2
     assert any("lose every copy" in warning for warning in plan.warnings)
+    assert 0 < plan.optimum <= moved(plan)
 
 
 def test_the_epoch_of_a_partition_changes_only_where_something_does() -> None:

@@ -163,7 +163,8 @@ def _optimum(base: Ring, stays: Sequence[Member]) -> int:
     shares = exact_shares(stays, base.q, copies)
     lacking = sum(max(0, floor(share) - held[m.id]) for m, share in zip(stays, shares, strict=True))
     kept = sum(min(held[m.id], ceil(share)) for m, share in zip(stays, shares, strict=True))
-    return max(lacking, base.q * copies - kept)
+    # A partition without any owner left is nobody's to copy: its next owners have it at once.
+    return max(0, max(lacking, base.q * copies - kept) - copies * sum(not owners for owners in base.owners))
 
 
 def _warnings(ring: Ring, base: Ring, stays: Sequence[Member], staged: Sequence[Change]) -> Iterable[str]:
