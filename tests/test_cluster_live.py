@@ -15,7 +15,6 @@ import pytest
 
 from kvctl import Client, KvError
 from tests.conftest import Kvctl, eventually
-from tests.procs import free_ports
 
 KEYS = {b"kept:%05d" % i: b"v" * 200 for i in range(3_000)}
 
@@ -24,9 +23,7 @@ KEYS = {b"kept:%05d" % i: b"v" * 200 for i in range(3_000)}
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kvctl]:
     """Three nodes with some keys."""
     kvctl = Kvctl(tmp_path_factory.mktemp("grown"))
-    port = free_ports(1)[0]
-    up = kvctl("up", "--nodes", "3", "-q", "64", "--base-port", str(port))
-    assert up.code == 0, up.errors
+    kvctl.up(3, "-q", "64")
     with client(kvctl) as kv:
         assert not any(isinstance(o, KvError) for o in kv.put_many(KEYS, w="all").values())
     yield kvctl
