@@ -130,6 +130,7 @@ class Observer:
             p50_ms=p50,
             p99_ms=p99,
             avoided=tuple(sorted(local.peers.avoided)),
+            took=local.latency.coarse(),
             counters=dict(sorted((vitals.counters | dict(local.counters)).items())),
         )
         return self._conclude(report, roots=roots)

@@ -124,3 +124,5 @@ class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """Of the partitions it owns; only when they were asked for."""
     faults: tuple[Fault, ...] = ()
     """Those in force in it, because someone asked for them."""
+    took: tuple[int, ...] = ()
+    """Client requests coordinated here, of this boot, by how long they took: `Histogram.coarse`."""
