@@ -33,7 +33,7 @@ def test_percentiles_of_a_thousand_latencies() -> None:
 @given(st.lists(_us, min_size=1))
 @LAWS
 def test_coarse_percentiles_are_those_of_the_values_within_a_quarter(values: list[int]) -> None:
-    """What a report carries is short, and near enough for a plot; a difference of two is one of what came between."""
+    """What a report carries is short, and near enough for a plot."""
     counts = of(values).coarse()
     assert sum(counts) == len(values)
     (p50, top) = coarse_percentiles_ms(counts, (50, 100))

@@ -57,11 +57,11 @@ def verdict_of(view: ClusterView) -> Verdict:
         text = f"every partition has a quorum on one side only ({told} of {q}); eventual puts are taken on each"
         return Verdict("SPLIT", DEGRADED, text)
     if short == 0:
-        left = f"after any one more failure {reach.margin:.0%} of partitions still can"
+        left = f"one more failure would leave {reach.margin:.0%} of them"
         if reach.margin == 1:
             left = "any one more node may fail"
         level = "" if all(have == len(o) for have, o in zip(reach.live, view.ring.owners, strict=True)) else NOTE
-        return Verdict("READ-WRITE", level, f"every partition can be read and written with a quorum; {left}")
+        return Verdict("READ-WRITE", level, f"every partition has a quorum for reads and writes; {left}")
     eventual = "puts of mode eventual are taken" if reach.writable else "nothing can be written"
     if reach.served == 0:
         return Verdict("NO QUORUM", CRITICAL, f"no partition has a quorum; {eventual}")
@@ -81,6 +81,8 @@ def troubles_of(view: ClusterView, now_ms: int) -> list[Trouble]:
                 ("up",) if view.sample.processes else (),
             )
         ]
+    elif view.ring is None:
+        found = []
     else:
         found = [*_quorum(view), *_sides(view), *_epochs(view)]
     found += [t for row in view.rows for t in _node(view, row, now_ms)]
