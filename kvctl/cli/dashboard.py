@@ -42,10 +42,12 @@ def dashboard(
         raise Usage("the dashboard needs a terminal", "kvctl status --watch, or kvctl report FILE of a recording")
     from kvctl.console.actions import Runner
     from kvctl.console.app import Console
+    from kvctl.console.asking import Asker, Mute
 
     cluster = None if replay is not None else _cluster(ctl)
     feed = _replayed(replay) if replay is not None else _live(ctl, record, cluster)
-    app = Console(feed, readonly=readonly, runner=Runner(ctl.connect), cluster=cluster)
+    asker = Mute() if replay is not None else Asker(ctl.connect)
+    app = Console(feed, readonly=readonly, runner=Runner(ctl.connect), asker=asker, cluster=cluster)
     app.run()
     if app.crash is not None:
         raise app.crash

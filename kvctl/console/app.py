@@ -17,24 +17,35 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
+from textual.theme import Theme
 
 from kvctl.console import keymap
 from kvctl.console.actions import DESTROYS, Action, Runner, error_of, parse
+from kvctl.console.asking import Asker, Mute
 from kvctl.console.feeds import Feed
 from kvctl.console.helping import help_lines
 from kvctl.console.page import Page, Prompt
 from kvctl.console.screens import SCREENS
+from kvctl.console.screens.key import KeyPage
+from kvctl.console.screens.node import NodePage
 from kvctl.console.status import State
 from kvctl.console.view import ClusterView
 from kvctl.console.widgets.dialogs import Confirm, Show
 from kvctl.console.widgets.tones import Line, clean
 from kvctl.endpoints import home
 from kvctl.errors import Invalid
+from kvnode.protocol.messages import Event
+from kvnode.protocol.types import NodeId
 
 if TYPE_CHECKING:
     from kvctl.local import Cluster
 
 TICK_S = 1.0
+NIGHT = Theme(
+    name="kvctl", dark=True, primary="#5fafff", secondary="#5fd7d7", accent="#d7afff", success="#87d787",
+    warning="#ffc66d", error="#ff6b6b", foreground="#d8dee9", background="#0f1419", surface="#161c24",
+    panel="#1d2530",
+)  # fmt: skip
 LAST_LINES = 200
 
 
@@ -61,19 +72,27 @@ class Console(App[None]):
     DEFAULT_MODE = "overview"
 
     def __init__(
-        self, feed: Feed, *, readonly: bool = False, runner: Runner | None = None, cluster: Cluster | None = None
+        self,
+        feed: Feed,
+        *,
+        readonly: bool = False,
+        runner: Runner | None = None,
+        asker: Asker | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
-        """`runner`: how commands are run; `cluster`: the local one that is shown, for its logs."""
+        """`runner` runs commands, `asker` asks for keys; `cluster`: the local one, for its logs."""
         super().__init__()
         self.feed = feed
         self.runner = runner or Runner()
         self.cluster = cluster
+        self.asker = asker or Mute()
         self.view = ClusterView()
         self.state = State(readonly=readonly or feed.replay is not None or self.is_web)
         self.state.recording, self.state.since_ms = feed.recording, feed.now_ms()
         self.last_line: Line = ("",)
-        self.done: list[str] = []
-        """The commands that were run, the newest last."""
+        self.journal: list[Event] = []
+        """The commands that were run, as events."""
+        self.last_fault: Action | None = None
         self._before = ""
         self.crash: Exception | None = None
         """What ended it, if it was a bug."""
@@ -83,6 +102,8 @@ class Console(App[None]):
 
     def on_mount(self) -> None:
         """Keys, quiet over SSH, and the first look."""
+        self.register_theme(NIGHT)
+        self.theme = NIGHT.name
         if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY") or self.is_web:
             self.animation_level = "none"
         try:
@@ -145,6 +166,11 @@ class Console(App[None]):
         """Say something on the last line."""
         self.last_line = (" ", (text, tone))
         self._renew()
+
+    def note(self, line: str) -> None:
+        """A command that is run from here is an event as well."""
+        event = Event(len(self.journal) + 1, self.now_ms(), NodeId("console"), "command", f"$ {line}")
+        self.journal = [*self.journal, event][-LAST_LINES:]
 
     # ---- going about -----------------------------------------------------------------------
 
@@ -213,6 +239,10 @@ class Console(App[None]):
         elif word in SCREENS and rest.startswith("/"):
             self.action_go(word)
             self.call_after_refresh(self._filter, rest[1:])
+        elif word == "key" and rest:
+            self.push_screen(KeyPage(rest.encode("utf-8", "surrogateescape")))
+        elif word == "node" and rest and self.view.row(rest) is not None:
+            self.push_screen(NodePage(rest))
         elif word == "help":
             self.action_help()
         else:
@@ -239,7 +269,7 @@ class Console(App[None]):
             self.tell(f"not done: {action.line}", "dim")
             return
         self.tell(f"$ {action.line} ...", "accent")
-        self.done = [*self.done, action.line][-LAST_LINES:]
+        self.note(action.line)
         if action.reads:
             ran = await self.runner.run(action, "-o", "table")
         else:

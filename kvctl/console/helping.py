@@ -19,7 +19,11 @@ def help_lines(screen: Screen[None]) -> list[Line]:
         if not active.enabled or binding.system or not binding.tooltip:
             continue
         owner = (
-            "Everywhere" if active.node is screen.app else "On this screen" if active.node is screen else "In it"
+            "Everywhere"
+            if active.node is screen.app
+            else "On this screen"
+            if active.node is screen
+            else "In the list"
         )
         name = binding.id or binding.action
         if name not in here:
@@ -29,7 +33,7 @@ def help_lines(screen: Screen[None]) -> list[Line]:
             screen.app.get_key_display(binding) if not binding.key_display else binding.key_display
         )
     lines: list[Line] = []
-    for owner in ("On this screen", "In it", "Everywhere"):
+    for owner in ("On this screen", "In the list", "Everywhere"):
         if owner in groups:
             lines += [(("", "plain"),)] if lines else []
             lines += [((owner, "head"),)]

@@ -61,7 +61,7 @@ APP_KEYS = (
     Key("copy", "y", "copy", "Copy", "copy what is under the cursor as a kvctl command", True),
     Key("hold", "space", "hold", "Pause", "let the screen stand still, or go on"),
     Key("palette", "ctrl+p", "command_palette", "Palette", "every screen and action, by name"),
-    Key("quit", "q", "quit", "Quit", "leave; nothing is stopped or healed by that", True),
+    Key("quit_console", "q", "quit", "Quit", "leave; nothing is stopped or healed by that", True),
 )
 
 REPLAY_KEYS = (

@@ -20,6 +20,7 @@ AXIS = 8
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille cell, by row and column."""
 FAULT_ROWS_MAX = 3
+SHORT_MS = 30_000
 
 
 class Series(Struct, frozen=True):
@@ -77,7 +78,9 @@ class Plot(Toned):
 
     def _draw(self, width: int, height: int) -> Iterator[list[Segment]]:
         picture = self._picture
-        across = width - AXIS - 1
+        margin = max((len(name) for name, _ in self._labels()), default=0) + 1
+        margin = margin if width >= 40 and margin > 1 else 0
+        across = width - AXIS - 1 - margin
         shown = [w for w in picture.windows if self._reaches(w)][-FAULT_ROWS_MAX:]
         marks = shown if height >= 12 else shown[-1:] if height >= 5 else []
         rows = height - 1 - len(marks)
@@ -89,9 +92,9 @@ class Plot(Toned):
         for series in picture.series:
             self._trace(series, grid, tones, low, top)
         shaded = self._shade(across)
-        names = self._names(rows, low, top)
+        names = self._names(rows, low, top) if margin else {}
         for y in range(rows):
-            yield [*self._axis(y, rows, low, top), *self._cells(grid[y], tones[y], shaded, names.get(y, []))]
+            yield [*self._axis(y, rows, low, top), *self._cells(grid[y], tones[y], shaded), *names.get(y, ())]
         for window in marks:
             yield self._mark(window, across)
         yield self._times(across)
@@ -154,17 +157,21 @@ class Plot(Toned):
             min(across, round(self._x_of(until, across))), min(first, across - 1) + 1
         )
 
-    def _names(self, rows: int, low: float, top: float) -> dict[int, list[tuple[str, str]]]:
-        """Row -> labels of the series whose newest value is there: `p99 12ms`."""
-        found: dict[int, list[tuple[str, str]]] = {}
-        for series in self._picture.series:
-            value = next((v for v in reversed(series.values) if v is not None), None)
-            if value is None or series.values[-1] is None:
-                continue
-            y = min(rows - 1, int((1 - self._height_of(value, low, top)) * rows))
-            while y in found and y + 1 < rows:
-                y += 1
-            found.setdefault(y, []).append((f"{series.label} {self._form(value)}", series.tone))
+    def _labels(self) -> list[tuple[str, float]]:
+        """Each series by its name and newest value; without the latter, it has none."""
+        newest = [(s.label, s.values[-1]) for s in self._picture.series if s.values]
+        return [(f"{name} {self._form(value)}", value) for name, value in newest if value is not None]
+
+    def _names(self, rows: int, low: float, top: float) -> dict[int, list[Segment]]:
+        """Row -> the label of the series whose newest value is there, or next to it where that is taken."""
+        tones = {s.label: s.tone for s in self._picture.series}
+        found: dict[int, list[Segment]] = {}
+        for text, value in self._labels():
+            wanted = min(rows - 1, int((1 - self._height_of(value, low, top)) * rows))
+            free = [y for y in range(rows) if y not in found]
+            if free:
+                y = min(free, key=lambda each: (abs(each - wanted), each))
+                found[y] = [Segment(f" {text}", self.tone(tones[text.split(" ")[0]]))]
         return found
 
     def _axis(self, y: int, rows: int, low: float, top: float) -> list[Segment]:
@@ -175,19 +182,11 @@ class Plot(Toned):
             text = self._form(value)
         return [Segment(fit(text, AXIS - 1, right=True) + " ", self.tone(DIM)), Segment("│", self.tone(DIM))]
 
-    def _cells(
-        self, bits: list[int], tones: list[str], shaded: list[bool], names: list[tuple[str, str]]
-    ) -> list[Segment]:
+    def _cells(self, bits: list[int], tones: list[str], shaded: list[bool]) -> list[Segment]:
         chars = [chr(0x2800 + b) if b else " " for b in bits]
-        styles = list(tones)
-        for text, tone in names:
-            at = len(chars) - len(text)
-            if at >= 0:
-                chars[at:] = text
-                styles[at:] = [tone] * len(text)
         behind = self.tone(FAULT)
         parts: list[Segment] = []
-        for char, tone, shade in zip(chars, styles, shaded, strict=True):
+        for char, tone, shade in zip(chars, tones, shaded, strict=True):
             style = self.tone(tone) if tone else self.tone(DIM)
             parts.append(Segment(char, style + behind if shade else style))
         return list(Segment.simplify(parts))
@@ -244,5 +243,7 @@ def _ago(seconds: int) -> str:
 def picture_of(
     times: Sequence[int], series: Sequence[Series], windows: Sequence[Window], since_ms: int, *, log: bool = False
 ) -> Picture:
-    """A picture that ends with its newest value."""
-    return Picture(tuple(times), tuple(series), tuple(windows), since_ms, max(times, default=since_ms + 1), log)
+    """A picture that ends with its newest value, and begins where there is something; half a minute at least."""
+    until_ms = max(times, default=since_ms + 1)
+    since_ms = max(since_ms, min(min(times, default=since_ms), until_ms - SHORT_MS))
+    return Picture(tuple(times), tuple(series), tuple(windows), since_ms, until_ms, log)

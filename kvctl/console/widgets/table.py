@@ -20,7 +20,7 @@ from rich.style import Style
 from textual import events
 from textual.binding import BindingType
 from textual.content import Content
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -144,10 +144,14 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         if self._sort is not None:
             column = self._sort
             rows.sort(key=lambda row: _order(row, column), reverse=self._reverse)
+        top = round(self.scroll_target_y)
+        looked_at = top <= self._index < top + max(1, self.size.height - 1)
         self._rows = tuple(rows)
         self._widths = ()
         self._anchor()
         self.virtual_size = Size(self.size.width, len(rows) + 1)
+        if looked_at:  # whoever has scrolled away from the cursor is left there
+            self._in_sight()
         self._caption()
         self.refresh()
 
@@ -241,9 +245,17 @@ class KeyTable(Toned, ScrollView, can_focus=True):
             return
         self._index = index
         self._key = self.cursor_key
-        self.scroll_to_region(Region(0, index, 1, 2), animate=False, immediate=True)
+        self._in_sight()
         self.refresh()
         self.post_message(self.Moved(self, self._key))
+
+    def _in_sight(self) -> None:
+        """Scroll as little as brings the cursor's row between the titles and the end."""
+        rows, top = max(1, self.size.height - 1), round(self.scroll_target_y)
+        if self._index < top:
+            self.scroll_to(y=self._index, animate=False, force=True)
+        elif self._index >= top + rows:
+            self.scroll_to(y=self._index - rows + 1, animate=False, force=True)
 
     # ---- drawing ---------------------------------------------------------------------------
 
@@ -251,6 +263,7 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         """Another width: other columns."""
         self._widths = ()
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+        self._in_sight()
 
     def _fitted(self) -> tuple[int, ...]:
         """The width of each column; 0 for those left out."""
