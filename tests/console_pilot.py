@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -32,6 +32,7 @@ def awaited(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., N
     return run
 
 
+@cache
 def view_of(index: int) -> ClusterView:
     """The view of a sample of the story."""
     return Replay(Recording(STORY), playing=False).view_at(index)

@@ -38,7 +38,7 @@ def dashboard(
     """Open the console: see everything, touch anything."""
     if record is not None and replay is not None:
         raise Usage("--record and --replay exclude each other")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         raise Usage("the dashboard needs a terminal", "kvctl status --watch, or kvctl report FILE of a recording")
     from kvctl.console.actions import Runner
     from kvctl.console.app import Console

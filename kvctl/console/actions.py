@@ -171,7 +171,9 @@ class Runner:
         risks = tuple(map(str, told.get("risks", ())))
         margin = ""
         if blast:
-            margin = f"margin {blast['margin_before']:.0%} -> {blast['margin']:.0%}"
+            lost = blast["lose_quorum_count"]
+            kept = "every partition keeps its quorum" if not lost else f"{lost} partitions lose their quorum"
+            margin = f"{kept}; margin {blast['margin_before']:.0%} -> {blast['margin']:.0%}"
         breaks = bool(blast.get("lose_quorum_count")) or any("quorum" in risk for risk in risks)
         return Preview(str(told.get("would", "")), risks, breaks, margin)
 

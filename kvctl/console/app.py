@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kvctl.local import Cluster
 
 TICK_S = 1.0
+QUIET_MS = 1_400
 NIGHT = Theme(
     name="kvctl", dark=True, primary="#5fafff", secondary="#5fd7d7", accent="#d7afff", success="#87d787",
     warning="#ffc66d", error="#ff6b6b", foreground="#d8dee9", background="#0f1419", surface="#161c24",
@@ -152,8 +153,9 @@ class Console(App[None]):
         self._renew()
 
     def _tick(self) -> None:
-        """Ages grow also when nothing comes."""
-        self._renew()
+        """Ages grow also when nothing comes; while views come, they do it."""
+        if self.now_ms() - self.view.at_ms > QUIET_MS:
+            self._renew()
 
     def _renew(self) -> None:
         self.state.position = self.feed.replay.position if self.feed.replay is not None else None
@@ -266,7 +268,6 @@ class Console(App[None]):
             self.tell(f"this is {why}, nothing is done: {action.line}", "warn")
             return
         if action.asks and not await self.asked(action):
-            self.tell(f"not done: {action.line}", "dim")
             return
         self.tell(f"$ {action.line} ...", "accent")
         self.note(action.line)
@@ -293,4 +294,7 @@ class Console(App[None]):
         risky = seen.breaks_quorum or action.verb in DESTROYS
         details = [*(f"! {risk}" for risk in seen.risks), *([seen.margin] if seen.margin else ())]
         dialog = Confirm(action.means, details, action.line, action.target if risky else "")
-        return await self.push_screen_wait(dialog)
+        agreed = await self.push_screen_wait(dialog)
+        if not agreed:
+            self.tell(f"not done: {action.line}", "dim")
+        return agreed

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from kvctl.console.actions import Action
 from kvctl.console.status import status_lines
 from kvctl.console.view import ClusterView
+from kvctl.console.widgets.keybar import KeyBar
 from kvctl.console.widgets.pane import Text
 from kvctl.console.widgets.table import KeyTable
 
@@ -68,7 +69,7 @@ class Page(Screen[None]):
         yield from self.body()
         yield Text(id="last")
         yield Prompt()
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def body(self) -> Iterable[Widget]:
         """What is between."""

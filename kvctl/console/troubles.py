@@ -84,7 +84,7 @@ def troubles_of(view: ClusterView, now_ms: int) -> list[Trouble]:
     elif view.ring is None:
         found = []
     else:
-        found = [*_quorum(view), *_sides(view), *_epochs(view)]
+        found = [*_quorum(view), *_sides(view, now_ms), *_epochs(view)]
     found += [t for row in view.rows for t in _node(view, row, now_ms)]
     found += _faults(view, now_ms)
     found += _hints(view)
@@ -114,15 +114,21 @@ def _quorum(view: ClusterView) -> Iterator[Trouble]:
     )
 
 
-def _sides(view: ClusterView) -> Iterator[Trouble]:
+def _sides(view: ClusterView, now_ms: int) -> Iterator[Trouble]:
     """Nodes that all tell us something, and do not reach each other."""
     sides = view.reach.sides
     if len(sides) < 2:
         return
-    assert view.ring is not None
     named = " | ".join(",".join(side.nodes) for side in sides)
     told = "; ".join(f"{','.join(side.nodes)} have a quorum in {side.served}" for side in sides)
-    yield Trouble("split", DEGRADED, f"nodes are cut off: {named}", told, "when they hear each other again")
+    cuts = [fault for fault in view.faults if fault.kind == inside.PARTITION]
+    heals = "when they hear each other again"
+    command: tuple[str, ...] = ()
+    if cuts:
+        last = max(cuts, key=lambda fault: fault.expires or 0)
+        told = f"{', '.join(fault.id for fault in cuts)} {inside.PARTITION}; {told}"
+        heals, command = ends(last, now_ms), ("fault", "heal", cuts[0].id if len(cuts) == 1 else "--all")
+    yield Trouble("split", DEGRADED, f"nodes are cut off: {named}", told, heals, command)
 
 
 def _epochs(view: ClusterView) -> Iterator[Trouble]:
@@ -200,6 +206,8 @@ def _away(row: Row, now_ms: int) -> Trouble:
 def _faults(view: ClusterView, now_ms: int) -> Iterator[Trouble]:
     """Faults that struck no node down."""
     told = {fault.id for row in view.rows if row.state != "up" or not row.fresh for fault in row.faults[:1]}
+    if len(view.reach.sides) > 1:
+        told |= {fault.id for fault in view.faults if fault.kind == inside.PARTITION}
     for fault in view.faults:
         if fault.id in told:
             continue

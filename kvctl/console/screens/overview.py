@@ -19,10 +19,12 @@ from kvctl.console.actions import Action
 from kvctl.console.figures import clock, count, rate, size, took
 from kvctl.console.keymap import Key, bindings
 from kvctl.console.page import Page
+from kvctl.console.screens.node import NodePage
 from kvctl.console.status import TONES
 from kvctl.console.troubles import CRITICAL, DEGRADED, Trouble, Verdict, troubles_of, verdict_of
 from kvctl.console.view import ClusterView, Row
 from kvctl.console.widgets import table
+from kvctl.console.widgets.dialogs import Show
 from kvctl.console.widgets.pane import Text
 from kvctl.console.widgets.plot import Plot, Series, picture_of
 from kvctl.console.widgets.table import Column, KeyTable
@@ -104,6 +106,21 @@ class Overview(Page):
             return Action(("node", "info", nodes.cursor_key))
         command = self._commands.get(troubles.cursor_key, ())
         return Action(command) if command else Action(("status",))
+
+    def on_key_table_opened(self, event: KeyTable.Opened) -> None:
+        """A node: its page. A trouble: all of it, with the command that helps."""
+        if event.table.id == "nodes":
+            self.app.push_screen(NodePage(event.key))
+            return
+        found = {t.key: t for t in troubles_of(self.board.view, self.board.now_ms())}
+        trouble = found.get(event.key)
+        if trouble is not None:
+            help_line = Action(trouble.command).line if trouble.command else "nothing to do but wait"
+            facts = (("what", trouble.what), ("why", trouble.why), ("heals", trouble.heals), ("h runs", help_line))
+            width = min(self.size.width - 20, 90)
+            lines = [((f"{name if i == 0 else '':<8}", "dim"), part)
+                     for name, text in facts for i, part in enumerate(wrap(text, max(20, width)))]  # fmt: skip
+            self.app.push_screen(Show(trouble.level.capitalize(), lines))
 
     def action_help_it(self) -> None:
         """Run what helps."""

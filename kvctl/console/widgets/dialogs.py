@@ -22,10 +22,11 @@ from kvctl.console.widgets.tones import Line, clean
 
 DIALOG_KEYS = (
     Key("cancel", "escape", "cancel", "Cancel", "leave it as it is", True),
-    Key("dialog_next", "right,down", "focus_next", "Next", "to the next button"),
-    Key("dialog_previous", "left,up", "focus_previous", "Previous", "to the one before"),
+    Key("dialog_next", "right,down", "app.focus_next", "Next", "to the next button"),
+    Key("dialog_previous", "left,up", "app.focus_previous", "Previous", "to the one before"),
 )
-TEXT_KEYS = (Key("close", "escape,enter", "close", "Close", "back to the screen", True),)
+QUIT = Key("quit_console", "q", "app.quit", "Quit", "leave; nothing is stopped or healed by that")
+TEXT_KEYS = (Key("close", "escape,enter", "close", "Close", "back to the screen", True), QUIT)
 
 
 def said(text: str, classes: str = "") -> Static:
@@ -36,7 +37,7 @@ def said(text: str, classes: str = "") -> Static:
 class Confirm(ModalScreen[bool]):
     """Do this? Dismissed with the answer."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(DIALOG_KEYS)
+    BINDINGS: ClassVar[list[BindingType]] = bindings((*DIALOG_KEYS, QUIT))
 
     def __init__(self, means: str, details: Sequence[str], command: str, word: str = "") -> None:
         """`word`: what must be typed; empty where the button is enough."""
@@ -53,7 +54,7 @@ class Confirm(ModalScreen[bool]):
                 yield said(f"$ {self._command}", "command")
             if self.word:
                 yield said(f"Type {self.word} to do it:", "ask")
-                yield Input(id="word", placeholder=clean(self.word))
+                yield Input(id="word", placeholder=clean(self.word), compact=True)
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="cancel")
                 yield Button("Do it", id="do", variant="error", disabled=bool(self.word))
@@ -129,7 +130,7 @@ class Form(ModalScreen["dict[str, str] | None"]):
             with VerticalScroll(can_focus=False):
                 for name, value, about in self._fields:
                     yield Label(Content(clean(f"{name}  ")).append(Content.styled(clean(about), "$text-muted")))
-                    yield Field(value, id=f"field-{name}")
+                    yield Field(value, id=f"field-{name}", compact=True)
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="cancel")
                 yield Button(self._action, id="do", variant="primary")
