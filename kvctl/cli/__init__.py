@@ -30,7 +30,7 @@ HOMES = {
     "import": "transfer", "export": "transfer",
     "node": "node", "hints": "hints", "repair": "repair", "fault": "fault", "events": "events", "config": "config",
     "bench": "bench", "simulate": "simulate", "scenario": "scenario", "demo": "demo",
-    "dashboard": "dashboard",
+    "dashboard": "dashboard", "serve": "serve", "report": "report",
 }  # fmt: skip
 """Command -> the module of this package that has it, in the order help lists them. A module adds its
 commands by `register(app)`."""

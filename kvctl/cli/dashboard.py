@@ -6,6 +6,7 @@ without a terminal.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +39,8 @@ def dashboard(
     """Open the console: see everything, touch anything."""
     if record is not None and replay is not None:
         raise Usage("--record and --replay exclude each other")
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+    served = "TEXTUAL_DRIVER" in os.environ  # by `kvctl serve`: the terminal is a browser
+    if not served and not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         raise Usage("the dashboard needs a terminal", "kvctl status --watch, or kvctl report FILE of a recording")
     from kvctl.console.actions import Runner
     from kvctl.console.app import Console

@@ -88,7 +88,7 @@ class Console(App[None]):
         self.cluster = cluster
         self.asker = asker or Mute()
         self.view = ClusterView()
-        self.state = State(readonly=readonly or feed.replay is not None or self.is_web)
+        self.state = State(readonly=readonly or feed.replay is not None)
         self.state.recording, self.state.since_ms = feed.recording, feed.now_ms()
         self.last_line: Line = ("",)
         self.journal: list[Event] = []
