@@ -89,6 +89,19 @@ def loaded(kvctl: Kvctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kvctl]:
         thread.join()
 
 
+def test_a_story_is_told_while_the_console_shows_it(kvctl: Kvctl, tmp_path: Path) -> None:
+    """What it says is on the screen; what it proved is printed at the end, and its exit code is ours."""
+    command = [sys.executable, "-m", "kvctl", "demo", "quorum", "--dashboard"]
+    terminal = Terminal(tmp_path / "tmux", command, kvctl.env, (120, 36))
+    try:
+        terminal.wait("story .*demo", 40)
+        terminal.wait("READ-ONLY")
+        terminal.press("q")
+        terminal.wait(r"(\d+) of \1 claims held[^$]*ended with 0", 60)
+    finally:
+        terminal.close()
+
+
 def hints(screen: str) -> int:
     """The figure on the second line."""
     found = re.search(r"hints ([\d,]+)", screen)

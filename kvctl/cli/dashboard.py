@@ -39,9 +39,7 @@ def dashboard(
     """Open the console: see everything, touch anything."""
     if record is not None and replay is not None:
         raise Usage("--record and --replay exclude each other")
-    served = "TEXTUAL_DRIVER" in os.environ  # by `kvctl serve`: the terminal is a browser
-    if not served and not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
-        raise Usage("the dashboard needs a terminal", "kvctl status --watch, or kvctl report FILE of a recording")
+    need_terminal()
     from kvctl.console.actions import Runner
     from kvctl.console.app import Console
     from kvctl.console.asking import Asker, Mute
@@ -53,6 +51,13 @@ def dashboard(
     app.run()
     if app.crash is not None:
         raise app.crash
+
+
+def need_terminal() -> None:
+    """Raises `Usage` where there is none."""
+    served = "TEXTUAL_DRIVER" in os.environ  # by `kvctl serve`: the terminal is a browser
+    if not served and not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        raise Usage("the console needs a terminal", "kvctl status --watch, or kvctl report FILE of a recording")
 
 
 def _cluster(ctl: Ctl) -> Cluster | None:

@@ -38,6 +38,7 @@ from kvnode.protocol.messages import Event
 from kvnode.protocol.types import NodeId
 
 if TYPE_CHECKING:
+    from kvctl.console.touring import Tour
     from kvctl.local import Cluster
 
 TICK_S = 1.0
@@ -80,17 +81,21 @@ class Console(App[None]):
         runner: Runner | None = None,
         asker: Asker | None = None,
         cluster: Cluster | None = None,
+        tour: Tour | None = None,
     ) -> None:
-        """`runner` runs commands, `asker` asks for keys; `cluster`: the local one, for its logs."""
+        """`runner` runs commands, `asker` asks for keys; `cluster`: the local one, for its logs; `tour`: the
+        story being told meanwhile."""
         super().__init__()
         self.feed = feed
         self.runner = runner or Runner()
         self.cluster = cluster
+        self.tour = tour
         self.asker = asker or Mute()
         self.view = ClusterView()
         self.state = State(readonly=readonly or feed.replay is not None)
         self.state.recording, self.state.since_ms = feed.recording, feed.now_ms()
         self.last_line: Line = ("",)
+        self._noted = 0
         self.journal: list[Event] = []
         """The commands that were run, as events."""
         self.last_fault: Action | None = None
@@ -148,6 +153,7 @@ class Console(App[None]):
     def on_seen(self, message: Seen) -> None:
         """Show it, unless the screen stands still."""
         self.state.notice = self.feed.notice
+        self._listen()
         if not self.state.held or self.feed.replay is not None:
             self.view = message.view
         self._renew()
@@ -169,10 +175,27 @@ class Console(App[None]):
         self.last_line = (" ", (text, tone))
         self._renew()
 
-    def note(self, line: str) -> None:
-        """A command that is run from here is an event as well."""
-        event = Event(len(self.journal) + 1, self.now_ms(), NodeId("console"), "command", f"$ {line}")
+    def note(self, text: str, node: str = "console", kind: str = "command") -> None:
+        """What is done or told from here is an event as well."""
+        self._noted += 1
+        event = Event(self._noted, self.now_ms(), NodeId(node), kind, text)
         self.journal = [*self.journal, event][-LAST_LINES:]
+
+    def happened(self) -> list[Event]:
+        """On the nodes, and here, in the order of time."""
+        if not self.journal:
+            return list(self.view.events)
+        return sorted((*self.view.events, *self.journal), key=lambda e: (e.wall_ms, e.node, e.number))
+
+    def _listen(self) -> None:
+        """What the story being told has to say."""
+        if self.tour is None:
+            return
+        for line in self.tour.news():
+            self.note(line, "demo", "story")
+            self.last_line = (" ", (line, "accent"))
+        if self.tour.over:
+            self.state.notice = "the story is over, and its cluster gone: q leaves, and prints it"
 
     # ---- going about -----------------------------------------------------------------------
 
@@ -270,7 +293,7 @@ class Console(App[None]):
         if action.asks and not await self.asked(action):
             return
         self.tell(f"$ {action.line} ...", "accent")
-        self.note(action.line)
+        self.note(f"$ {action.line}")
         if action.reads:
             ran = await self.runner.run(action, "-o", "table")
         else:

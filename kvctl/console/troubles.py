@@ -82,7 +82,7 @@ def troubles_of(view: ClusterView, now_ms: int) -> list[Trouble]:
             )
         ]
     elif view.ring is None:
-        found = []
+        found = [Trouble("looking", NOTE, "nothing is known yet", "no node has answered", "in a moment")]
     else:
         found = [*_quorum(view), *_sides(view, now_ms), *_epochs(view)]
     found += [t for row in view.rows for t in _node(view, row, now_ms)]

@@ -48,15 +48,13 @@ class Events(Page):
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
-        both = sorted((*view.events, *self.board.journal), key=lambda e: (e.wall_ms, e.node, e.number))[
-            -SHOWN_MAX:
-        ]
-        self._shown = {f"{e.node} {e.number} {e.wall_ms}": e for e in both}
-        events = self.query_one("#all-events", KeyTable)
-        events.border_title = "Events" + ("  following" if self.following else "")
-        events.show([row_of(key, event) for key, event in self._shown.items()])
+        events = self.board.happened()[-SHOWN_MAX:]
+        self._shown = {f"{e.node} {e.number} {e.wall_ms}": e for e in events}
+        shown = self.query_one("#all-events", KeyTable)
+        shown.border_title = "Events" + ("  following" if self.following else "")
+        shown.show([row_of(key, event) for key, event in self._shown.items()])
         if self.following:
-            events.action_end(1)
+            shown.action_end(1)
 
     def on_key_table_moved(self, event: KeyTable.Moved) -> None:
         """Whoever goes up wants to read."""

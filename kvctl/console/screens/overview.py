@@ -90,7 +90,7 @@ class Overview(Page):
         self._commands = {t.key: t.command for t in troubles}
         self.query_one("#troubles", KeyTable).show([trouble_row(t) for t in troubles])
         room = self.query_one("#events").size.height
-        self.query_one("#events", Text).show(event_lines(view.events, max(1, room)))
+        self.query_one("#events", Text).show(event_lines(self.board.happened(), max(1, room)))
         plot = self.query_one("#plot", Plot)
         if wide >= 110:
             points = [p for p in view.points if p.at_ms >= view.at_ms - PLOT_MS]
