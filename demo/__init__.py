@@ -48,4 +48,6 @@ def run(names: list[str]) -> int:
         for claim in stage.claims:
             stage.say(f"  {'ok  ' if claim.holds else 'FAIL'}  {claim.text}")
         stage.say(f"\n{len(stage.claims) - len(failed)} of {len(stage.claims)} claims held.")
+        stage.say("\nTo see it happen: kvctl demo --dashboard plays this while the console shows it.")
+        stage.say("On a cluster of yours: kvctl up, then kvctl dashboard (? lists the keys, q quits).")
     return 1 if failed else 0

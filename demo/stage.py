@@ -28,6 +28,9 @@ from kvctl import Client
 from .witness import Witness
 
 COMMAND_S = 90
+HOME = "KVCTL_DEMO_HOME"
+"""Where the stage is set up, if someone wants to watch (`kvctl demo --dashboard`): an empty directory, removed
+at the end."""
 
 
 class Ran(NamedTuple):
@@ -58,7 +61,8 @@ class Stage:
         self.claims: list[Claim] = []
         self._nodes = nodes
         self._disk_lost = disk_lost
-        self._home = Path(tempfile.mkdtemp(prefix="kvctl-demo-"))
+        given = os.environ.get(HOME)
+        self._home = Path(given) if given else Path(tempfile.mkdtemp(prefix="kvctl-demo-"))
         self._env = os.environ | {"KVCTL_HOME": str(self._home), "KVCTL_OUTPUT": "table"}
         self._env.pop("KVCTL_CONNECT", None)
         self._console = Console(highlight=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvnode.protocol.histogram import BUCKETS, MAX_US, Histogram, _upper_us
+from kvnode.protocol.histogram import BUCKETS, MAX_US, Histogram, _upper_us, coarse_percentiles_ms
 
 LAWS = settings(max_examples=150, deadline=None, print_blob=True)
 _us = st.one_of(st.integers(0, 200), st.integers(0, 10_000_000), st.integers(0, MAX_US))
@@ -28,6 +28,26 @@ def test_percentiles_of_a_thousand_latencies() -> None:
     assert p50 == pytest.approx(500, rel=0.016)
     assert p99 == pytest.approx(990, rel=0.016)
     assert top == 1_000
+
+
+@given(st.lists(_us, min_size=1))
+@LAWS
+def test_coarse_percentiles_are_those_of_the_values_within_a_quarter(values: list[int]) -> None:
+    """What a report carries is short, and near enough for a plot."""
+    counts = of(values).coarse()
+    assert sum(counts) == len(values)
+    (p50, top) = coarse_percentiles_ms(counts, (50, 100))
+    exact = sorted(values)[ceil(len(values) / 2) - 1] / 1000
+    assert p50 is not None
+    assert top is not None
+    assert exact <= p50 <= max(exact * 1.26, exact + 0.016)
+    assert top >= max(values) / 1000
+
+
+def test_nothing_counted_is_no_percentile() -> None:
+    """None, and a report of no length."""
+    assert Histogram().coarse() == ()
+    assert coarse_percentiles_ms((), (50, 99)) == [None, None]
 
 
 @given(_us)

@@ -31,6 +31,7 @@ HOMES = {
     "node": "node", "cluster": "topology", "ring": "ring", "autoscale": "autoscale",
     "hints": "hints", "repair": "repair", "fault": "fault", "events": "events", "config": "config",
     "bench": "bench", "simulate": "simulate", "scenario": "scenario", "demo": "demo",
+    "dashboard": "dashboard", "serve": "serve", "report": "report",
 }  # fmt: skip
 """Command -> the module of this package that has it, in the order help lists them. A module adds its
 commands by `register(app)`."""

@@ -23,12 +23,17 @@ def demo(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Which story; `tour` for those of failure.")
     ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Tell it (or the tour) while the console shows it.")
+    ] = False,
 ) -> None:
     """List the stories, or tell one."""
     from kvctl_demo import STORIES, TOUR, run
 
     from kvctl.output import Table, View
 
+    if name is None and dashboard:
+        name = "tour"
     if name is None:
         rows = (
             *((story, module.TITLE) for story, module in STORIES.items()),
@@ -39,4 +44,10 @@ def demo(
         return ctl.show(View("demo", data, Table(("NAME", "STORY"), rows), lines))
     if name != "tour" and name not in STORIES:
         raise Usage(f"there is no story {name!r}: one of {', '.join(STORIES)}, or tour")
+    if dashboard:
+        from kvctl.cli.dashboard import need_terminal
+        from kvctl.console.touring import watch
+
+        need_terminal()
+        raise typer.Exit(watch(name))
     raise typer.Exit(run(TOUR if name == "tour" else [name]))

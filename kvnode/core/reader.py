@@ -264,6 +264,7 @@ class Reader:
         story = self.ledger.story(quorum)
         got = Got(quorum.rid, local.routes.epoch, as_read(held, local.clock.wall), story)
         local.latency.record(int((local.now - quorum.started) * 1000))
+        local.counters["gets"] += 1
         return self._outbox.reply(quorum.client, got, volatile=quorum.volatile)
 
     # ---- healing ---------------------------------------------------------------------------

@@ -326,6 +326,7 @@ class Writer:
                 version.actor, version.time, version.past, self.ledger.story(quorum),
             )  # fmt: skip
             local.latency.record(int((local.now - quorum.started) * 1000))
+            local.counters["puts"] += 1
             self._outbox.send(quorum.client, reply)
         if not quorum.done and quorum.lost and quorum.hopeless:
             # An owner was out when the record left, and a hint for it is no vote: nobody makes up the number.

@@ -6,13 +6,15 @@ nothing. Never: grows with the number of values, or allocates when recording.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SUB_BITS = 6
 SUB = 1 << SUB_BITS
 MAX_US = 1 << 31
 """About 36 minutes; longer values count as this."""
 BUCKETS = (31 - SUB_BITS + 1) * SUB + SUB
+COARSE = 4
+"""Buckets a doubling in a report: a value is told within 25 %."""
 
 
 class Histogram:
@@ -43,6 +45,14 @@ class Histogram:
         self.total += other.total
         self.max_us = max(self.max_us, other.max_us)
 
+    def coarse(self) -> tuple[int, ...]:
+        """The counts by quarters of a doubling, up to the last that is not 0: for a report, which is short."""
+        counts, step = self._counts, SUB // COARSE
+        found = [sum(counts[i : i + step]) for i in range(0, BUCKETS, step)] if self.total else []
+        while found and not found[-1]:
+            found.pop()
+        return tuple(found)
+
     def clear(self) -> None:
         """Forget everything."""
         self._counts = [0] * BUCKETS
@@ -69,6 +79,21 @@ class Histogram:
                 upper = _upper_us(index)
             found.append(min(upper, self.max_us) / 1000)
         return found
+
+
+def coarse_percentiles_ms(counts: Sequence[int], percents: Iterable[float]) -> list[float | None]:
+    """Percentiles (ascending) of what `coarse` counted, or of the difference of two such counts."""
+    total = sum(counts)
+    found: list[float | None] = []
+    seen, place = 0, -1
+    for percent in percents:
+        rank = max(1, -(-total * percent // 100))
+        while total and seen < rank:
+            place += 1
+            seen += counts[place]
+        step = SUB // COARSE
+        found.append(_upper_us(place * step + step - 1) / 1000 if total else None)
+    return found
 
 
 def _upper_us(index: int) -> int:

@@ -153,3 +153,5 @@ class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """`outside`, `joining`, `normal` or `leaving`, by the ring this node holds."""
     moves: MovesView | None = None
     branch: int = 0
+    took: tuple[int, ...] = ()
+    """Client requests coordinated here, of this boot, by how long they took: `Histogram.coarse`."""

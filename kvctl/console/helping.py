@@ -1,0 +1,45 @@
+"""The help of a screen, made of the bindings that are in force on it.
+
+Promises: a key that works is listed, one that does not is not. Never: written by hand.
+"""
+
+from __future__ import annotations
+
+from textual.screen import Screen
+
+from kvctl.console.widgets.tones import Line
+
+
+def help_lines(screen: Screen[None]) -> list[Line]:
+    """Keys and what they do: those of the screen first, then those of every screen."""
+    here: dict[str, tuple[str, str, list[str]]] = {}
+    groups: dict[str, list[str]] = {}
+    for active in screen.active_bindings.values():
+        binding = active.binding
+        if not active.enabled or binding.system or not binding.tooltip:
+            continue
+        owner = (
+            "Everywhere"
+            if active.node is screen.app
+            else "On this screen"
+            if active.node is screen
+            else "In the list"
+        )
+        name = binding.id or binding.action
+        if name not in here:
+            here[name] = (owner, binding.tooltip, [])
+            groups.setdefault(owner, []).append(name)
+        here[name][2].append(
+            screen.app.get_key_display(binding) if not binding.key_display else binding.key_display
+        )
+    lines: list[Line] = []
+    for owner in ("On this screen", "In the list", "Everywhere"):
+        if owner in groups:
+            lines += [(("", "plain"),)] if lines else []
+            lines += [((owner, "head"),)]
+            for name in groups[owner]:
+                _, about, keys = here[name]
+                lines.append(
+                    ((f"  {' '.join(dict.fromkeys(keys)):<12}", "accent"), f" {about}", (f"  ({name})", "dim"))
+                )
+    return lines
