@@ -149,9 +149,9 @@ class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """Of the partitions it owns; only when they were asked for."""
     faults: tuple[Fault, ...] = ()
     """Those in force in it, because someone asked for them."""
+    took: tuple[int, ...] = ()
+    """Client requests coordinated here, of this boot, by how long they took: `Histogram.coarse`."""
     member: Text = "normal"
     """`outside`, `joining`, `normal` or `leaving`, by the ring this node holds."""
     moves: MovesView | None = None
     branch: int = 0
-    took: tuple[int, ...] = ()
-    """Client requests coordinated here, of this boot, by how long they took: `Histogram.coarse`."""
