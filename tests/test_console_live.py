@@ -89,6 +89,7 @@ def loaded(kvctl: Kvctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kvctl]:
         thread.join()
 
 
+@pytest.mark.timeout(300)
 def test_a_story_is_told_while_the_console_shows_it(kvctl: Kvctl, tmp_path: Path) -> None:
     """What it says is on the screen; what it proved is printed at the end, and its exit code is ours."""
     command = [sys.executable, "-m", "kvctl", "demo", "quorum", "--dashboard"]
@@ -108,6 +109,7 @@ def hints(screen: str) -> int:
     return int(found[1].replace(",", "")) if found else -1
 
 
+@pytest.mark.timeout(300)
 def test_a_node_is_killed_watched_and_healed_from_the_console(loaded: Kvctl, tmp_path: Path) -> None:
     """Kill by the form on the faults screen; DOWN; hints rise; heal; hints fall; all on the screen; then quit."""
     recording = tmp_path / "seen.kvrec"
@@ -130,7 +132,7 @@ def test_a_node_is_killed_watched_and_healed_from_the_console(loaded: Kvctl, tmp
         terminal.wait("n3 is down")
         some = hints(terminal.wait(r"hints [1-9]"))
         terminal.wait("hints for n3")
-        assert eventually(lambda: hints(terminal.screen()) > some), "hints rise"
+        assert eventually(lambda: hints(terminal.screen()) > some, 30), "hints rise"
         terminal.press("H")
         terminal.wait(r"UN +n3", 30)
         terminal.wait(r"5 up .*READ-WRITE")
