@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers shape storm detection kill-rounds strong mutants lint types check clean
+.PHONY: setup test demo bench numbers shape reshape storm detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -26,6 +26,9 @@ numbers: setup
 
 shape: setup
 	$(BIN)/python -m tests.shape
+
+reshape: setup
+	$(BIN)/python -m tests.reshaping
 
 storm: setup
 	$(BIN)/python -m tests.numbers storm

@@ -88,7 +88,8 @@ def plan_head(plan: Plan, found: Cost) -> tuple[str, ...]:
     """A plan in a line or two."""
     what = ", ".join(show(change_text(change)) for change in plan.changes) or "nothing staged"
     volume = "an unknown amount" if found.bytes is None else f"about {size(found.bytes)}"
-    time = "without a throttle" if found.time_s is None else f"{span(found.time_s * 1000)} at the throttle"
+    least = "without a throttle" if found.time_s is None else f"{span(found.time_s * 1000)} at the throttle"
+    time = "under 1s at the throttle" if found.time_s is not None and found.time_s < 1 else least
     cost = f"{found.replicas_moved} replicas move (at least {plan.optimum} must), {volume}, {time}"
     return (
         f"Plan {plan.id} for epoch {plan.epoch}: {what}",

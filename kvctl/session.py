@@ -12,14 +12,14 @@ Never: touches a socket or a clock; `links.py` and the clients do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
 
 import msgspec
 
 from kvctl.call import BACKOFF_S_MAX, Call, Outcome
 from kvctl.errors import Indeterminate, KvError, NoEndpoint, Unavailable, error_of
 from kvnode.protocol.messages import (
-    ClientRequest,
+    CancelMoves,
+    CommitPlan,
     Error,
     Failed,
     Get,
@@ -54,7 +54,6 @@ REACH_S = 0.15
 """How long a `strong` request waits for a first word of the owner it would go to. Any other owner can
 coordinate it, or say at once that no majority is in reach; dialling one that is gone takes longer."""
 
-Ask = TypeVar("Ask", bound=ClientRequest)
 __all__ = ["Call", "Outcome", "Session"]
 
 
@@ -396,4 +395,6 @@ class Session:
     def _unknown(self, call: Call, why: str) -> KvError:
         if self.ring is None:
             return NoEndpoint(why, "kvctl up")
-        return Indeterminate(why, "kvctl status", maybe_applied=isinstance(call.ask, Put))
+        return Indeterminate(
+            why, "kvctl status", maybe_applied=isinstance(call.ask, Put | CommitPlan | CancelMoves)
+        )

@@ -13,8 +13,8 @@ from itertools import zip_longest
 import msgspec
 from msgspec import Struct
 
-from kvctl.health import DOWN, held, margin, reports_of, state_of, states, up_of
-from kvnode.protocol.messages import ChangeKind, ClusterReport, NodeReport, Plan
+from kvctl.health import DOWN, held, margin, reports_of, states, up_of
+from kvnode.protocol.messages import ChangeKind, ClusterReport, MovesView, NodeReport, Plan
 from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId
 
@@ -149,7 +149,7 @@ def _up_then(ring: Ring, told: ClusterReport) -> set[int]:
 def _warnings(plan: Plan, told: ClusterReport) -> Iterator[str]:
     """What the reports tell of the nodes a plan is about."""
     outside = {o.member.id: o.report for o in told.outside}
-    goes = {c.node for c in plan.changes if c.kind in (ChangeKind.LEAVE, ChangeKind.REPLACE)}
+    goes = {c.node for c in plan.changes if c.kind != ChangeKind.JOIN}
     for change in plan.changes:
         if change.member is None:
             continue
@@ -171,28 +171,39 @@ def _warnings(plan: Plan, told: ClusterReport) -> Iterator[str]:
         yield f"down: {', '.join(quiet)}. Transfers of what they own take longer, or wait for them"
 
 
+def in_force(plan: Plan, ring: Ring) -> bool:
+    """Whether a ring shows that all changes of a plan have been committed: by it, or by one like it."""
+    members = {member.id for member in ring.members}
+    comes = {change.member.id for change in plan.changes if change.member is not None}
+    goes = {change.node for change in plan.changes if change.kind != ChangeKind.JOIN}
+    gone = {*ring.leaving, *(member.id for member in ring.removed)}
+    return bool(plan.changes) and ring.epoch > plan.epoch and comes <= members and goes <= gone
+
+
 # ---- on the way ----------------------------------------------------------------------------
 
 
 def progress(told: ClusterReport) -> Progress:
     """How far the transfers have come, over all nodes that answer."""
     views = {r.id: r.moves for r in reports_of(told) if r.moves is not None}
-    taking = [view for view in views.values() if view.partitions_left]
-    unknown = not taking or any(view.left_ms is None for view in taking)
+    left = {node: _bytes_left(told, view) for node, view in views.items() if view.partitions_left}
+    rates = {node: views[node].bytes_per_s for node in left}
+    told_all = all(rates.values()) and bool(left)
     return Progress(
         partitions=len(told.ring.moves),
-        bytes_left=sum(view.bytes_left for view in taking) if taking or not told.ring.moves else None,
+        bytes_left=round(sum(left.values())) if left or not told.ring.moves else None,
         bytes_per_s=sum(view.bytes_per_s for view in views.values()),
-        left_ms=None if unknown else max(view.left_ms or 0 for view in taking),
+        left_ms=round(max(1000 * left[node] / rates[node] for node in left)) if told_all else None,
         waiting={node: view.waiting for node, view in views.items() if view.waiting},
         dropping=sum(view.dropping for view in views.values()),
     )
 
 
-def states_by_node(told: ClusterReport) -> dict[NodeId, str]:
-    """The state of every member, and of every node outside."""
-    found = dict(zip((m.id for m in told.ring.members), states(told), strict=True))
-    return found | {o.member.id: state_of(told, o.member, o.report) for o in told.outside}
+def _bytes_left(told: ClusterReport, view: MovesView) -> float:
+    """What a node has yet to receive: it knows of what is under way, and what waits is taken as average."""
+    owned = sum(map(len, told.ring.owners))
+    average = sum(r.value_bytes for r in reports_of(told)) / owned if owned else 0.0
+    return max(float(view.bytes_left), average * view.partitions_left)
 
 
 def known(told: ClusterReport) -> list[tuple[Member, NodeReport | None]]:

@@ -89,6 +89,7 @@ def test_who_leaves_stays_a_member_until_it_owns_nothing() -> None:
     assert len(plan.ring.members) == 5 and not plan.ring.lost
     assert moved(plan) == plan.optimum == FIVE.places(N2)[0]
     assert all(1 in plan.ring.owners[move.partition] for move in plan.ring.moves)
+    assert {plan.ring.membership(m.id) for m in FIVE.members} == {NORMAL, LEAVING}
     after = done(plan.ring)
     assert balanced(after) and after.member(N2) is None
 
@@ -127,6 +128,7 @@ def test_a_forced_removal_takes_the_members_out_at_once() -> None:
         assert set(plan.ring.owner_ids(p)) == (survivors or {N4, N5})
         assert plan.ring.since[p] == 2
     assert any("lose every copy" in warning for warning in plan.warnings)
+    assert 0 < plan.optimum <= moved(plan)
 
 
 def test_the_epoch_of_a_partition_changes_only_where_something_does() -> None:

@@ -21,22 +21,22 @@ def register(app: typer.Typer) -> None:
 def demo(
     ctl: Ctl,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Which story; `tour` for all of them.")
+        str | None, typer.Argument(metavar="[NAME]", help="Which story; `tour` for those of failure.")
     ] = None,
 ) -> None:
     """List the stories, or tell one."""
-    from kvctl_demo import STORIES, run
+    from kvctl_demo import STORIES, TOUR, run
 
     from kvctl.output import Table, View
 
     if name is None:
         rows = (
             *((story, module.TITLE) for story, module in STORIES.items()),
-            ("tour", "all of them, one after another"),
+            ("tour", f"{', '.join(TOUR)}: one after another"),
         )
         data = {"stories": [{"name": story, "title": title} for story, title in rows]}
         lines = tuple(data["stories"])
         return ctl.show(View("demo", data, Table(("NAME", "STORY"), rows), lines))
     if name != "tour" and name not in STORIES:
         raise Usage(f"there is no story {name!r}: one of {', '.join(STORIES)}, or tour")
-    raise typer.Exit(run(list(STORIES) if name == "tour" else [name]))
+    raise typer.Exit(run(TOUR if name == "tour" else [name]))

@@ -10,11 +10,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvctl.cli import nodeadd
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
 from kvctl.cli.where import ClusterName, NodeArg, known_faults, local_cluster, own_cluster, quorum_risk
 from kvctl.errors import KvError, Unavailable
@@ -31,6 +33,7 @@ app = group("Look at nodes, and start or stop those of `kvctl up`.")
 
 def register(parent: typer.Typer) -> None:
     """Add this group."""
+    nodeadd.register(app)
     parent.add_typer(app, name="node")
 
 
@@ -134,9 +137,15 @@ def stop(ctl: Ctl, node: NodeArg, yes: Yes = False, dry_run: DryRun = False, nam
         return would(ctl, "node.stop", f"stop {node}", [risk] if risk else [])
     if risk:
         ctl.confirm(f"stop {node}: {risk}", yes=yes)
+    left = False
+    with suppress(KvError):
+        left = node in cluster.former()
     clean = procfaults.stop(cluster, node)
     if not clean:
         ctl.note(f"{node} did not end by itself and was killed")
+    if left:
+        cluster.forget(node)
+        ctl.note(f"{node} has left the cluster: kvctl up starts it no more")
     data: Object = {"node": node, "state": "stopped", "clean": clean}
     return ctl.show(View("node.stop", data, Table(("NODE", "STATE"), ((show(node), "stopped"),))))
 

@@ -62,7 +62,7 @@ class Forwarder:
         if len(self._pending) >= config.PENDING_MAX:
             text = f"{config.PENDING_MAX} requests are being forwarded here"
             return local.outbox.send(client, self._failed(ask, Error.OVERLOADED, text))
-        timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        timeout = local.settings.lasts(ask.timeout_ms)
         return self._send(client, ask, (), local.now + timeout)
 
     def _send(self, client: Address, ask: Get | Put, tried: tuple[NodeId, ...], deadline: Millis) -> None:

@@ -75,7 +75,7 @@ class Ledger(Generic[Q]):
 
     def deadline(self, asked_ms: int, started: Millis) -> Millis:
         """When a request that began then must have ended."""
-        return started + min(asked_ms or self._local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        return started + self._local.settings.lasts(asked_ms)
 
     # ---- owners that are out ---------------------------------------------------------------
 

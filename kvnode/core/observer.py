@@ -138,7 +138,7 @@ class Observer:
             p50_ms=p50,
             p99_ms=p99,
             avoided=tuple(sorted(local.peers.avoided)),
-            counters=dict(sorted((vitals.counters | dict(local.counters)).items())),
+            counters=dict(sorted((vitals.counters | local.counters | {"requests": local.latency.total}).items())),
         )
         return self._conclude(report, roots=roots)
 

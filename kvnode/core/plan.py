@@ -39,7 +39,7 @@ def plan_of(ring: Ring, changes: Iterable[Change]) -> Plan:
         return Plan(name, ring.epoch, staged, ring, 0, (), problem)
     base = without(ring, {c.node for c in staged if c.kind == ChangeKind.FORCE_REMOVE})
     stays, after = _changed(ring, base, staged)
-    if not staged and after == msgspec.structs.replace(base, epoch=after.epoch):
+    if not staged and (after.owners, after.moves) == (base.owners, ()):
         problem = "nothing is staged, and every partition is where it belongs"
     warnings = tuple(_warnings(ring, base, stays, staged))
     return Plan(name, ring.epoch, staged, after, _optimum(base, stays), warnings, problem)
@@ -152,6 +152,7 @@ def _changed(ring: Ring, base: Ring, staged: Sequence[Change]) -> tuple[list[Mem
     return stays, msgspec.structs.replace(
         base, epoch=ring.epoch + 1, members=members, owners=tuple(owners), since=tuple(since), moves=tuple(moves),
         leaving=(*base.leaving, *leavers), lost=(*base.lost, *sorted(replaced)),
+        joining=tuple(c.member.id for c in staged if c.member is not None),
     )  # fmt: skip
 
 
@@ -162,7 +163,8 @@ def _optimum(base: Ring, stays: Sequence[Member]) -> int:
     shares = exact_shares(stays, base.q, copies)
     lacking = sum(max(0, floor(share) - held[m.id]) for m, share in zip(stays, shares, strict=True))
     kept = sum(min(held[m.id], ceil(share)) for m, share in zip(stays, shares, strict=True))
-    return max(lacking, base.q * copies - kept)
+    # A partition without any owner left is nobody's to copy: its next owners have it at once.
+    return max(0, max(lacking, base.q * copies - kept) - copies * sum(not owners for owners in base.owners))
 
 
 def _warnings(ring: Ring, base: Ring, stays: Sequence[Member], staged: Sequence[Change]) -> Iterable[str]:

@@ -189,7 +189,7 @@ class Writer:
             quorum.lose(ME)
         avoided = local.peers.avoided
         if not avoided and not local.skewed:
-            until = local.steady + config.WRITE_DEADLINE_MAX_MS
+            until = local.steady + local.settings.write_deadline_ms
             order = WriteReplica(rid, local.routes.epoch_of(ask.key), ask.key, mint.held.blob, until)
             for peer in peers:
                 outbox.send(peer, order)

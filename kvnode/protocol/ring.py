@@ -84,6 +84,8 @@ class Ring(Struct, frozen=True, array_like=True):
     """Former members. A removed id never returns."""
     branch: int = 0
     """0, or the random number that the last `force-remove` began: nodes of another branch are strangers."""
+    joining: tuple[NodeId, ...] = ()
+    """Who came with the moves that are, or were last, pending."""
 
     def owner_ids(self, partition: int) -> tuple[NodeId, ...]:
         """The owners of a partition, the first place first."""
@@ -116,7 +118,7 @@ class Ring(Struct, frozen=True, array_like=True):
         if node in self.leaving:
             return LEAVING
         gains = any(index in move.owners and index not in self.owners[move.partition] for move in self.moves)
-        return JOINING if gains else NORMAL
+        return JOINING if gains and node in self.joining else NORMAL
 
 
 def hash_slot(key: bytes) -> int:
