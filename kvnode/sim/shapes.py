@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from kvnode import config
 from kvnode.protocol.messages import (
     AskPlan,
     CancelMoves,
@@ -37,8 +36,6 @@ PATIENCE_MS = 3_000
 """An answer that has not come after so long is not waited for: the whole change is tried again."""
 TRIES_MAX = 40
 WATCH_MS = 1_000
-FORGOTTEN_MS = config.GRACE_MS_MIN - 20_000
-"""A write that is older may be covered by a tombstone that is gone itself."""
 OPERATOR = b"operator"
 KINDS = {"join": ChangeKind.JOIN, "leave": ChangeKind.LEAVE, "replace": ChangeKind.REPLACE}
 
@@ -120,6 +117,8 @@ class Watch:
         """`lost`: how many copies of a write may be gone for good: a disk was wiped, a node replaced."""
         self._world = world
         self._lost = lost
+        # A write that is older may be covered by a tombstone that is gone itself.
+        self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
         self._looked = 0
         self._acked: dict[bytes, list[Call]] = {}
         self.found: list[Violation] = []
@@ -158,7 +157,7 @@ class Watch:
             disks = self._disks(key)
             del acked[:-8]  # the others are covered by these, or beside them
             for call in acked:
-                if call.replied is not None and world.timeline.now - call.replied > tenths(FORGOTTEN_MS):
+                if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
                     continue
                 told = call.written
                 have = sum(any(_shows(record, told) for record in disk) for disk in disks)
