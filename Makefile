@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers shape elastic storm detection kill-rounds strong mutants lint types check clean
+.PHONY: setup test demo bench numbers shape elastic reshape storm detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -29,6 +29,9 @@ shape: setup
 
 elastic: setup
 	$(BIN)/python -m tests.elastic_load
+
+reshape: setup
+	$(BIN)/python -m tests.reshaping
 
 storm: setup
 	$(BIN)/python -m tests.numbers storm

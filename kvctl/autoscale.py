@@ -98,10 +98,10 @@ def _obstacle(seen: Seen, limits: Limits, changed_s: float) -> Decision | None:
     """Why nothing may be begun now."""
     if seen.odd:
         return Decision(Do.WAIT, "unwell", f"{', '.join(seen.odd)}: first everybody is up")
-    if not seen.agreed:
-        return Decision(Do.WAIT, "disagree", "the members are on different epochs")
     if seen.moving:
         return Decision(Do.WAIT, "moving", seen.moving)
+    if not seen.agreed:
+        return Decision(Do.WAIT, "disagree", "the members are on different epochs")
     if seen.staged:
         return Decision(Do.WAIT, "staged", f"{seen.staged} changes are staged by someone: one change at a time")
     left = changed_s + limits.cooldown_s - seen.now_s

@@ -20,7 +20,7 @@ from kvctl import Client, KvError
 from tests.conftest import Kvctl, eventually
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-PAINT_S = 20.0
+PAINT_S = 60.0
 
 
 class Terminal:
