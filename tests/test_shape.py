@@ -9,9 +9,10 @@ import pytest
 
 from kvctl import planlog
 from kvctl.addnode import next_node
+from kvctl.cli.topology import check_meant
 from kvctl.cli.words import Usage, byte_count, byte_rate
 from kvctl.conditions import ring_ready
-from kvctl.errors import Invalid, KvError, Refused
+from kvctl.errors import Conflict, Invalid, KvError, Refused
 from kvctl.guards import leaving_risk, member_problem, newcomer_problem, removal_problem, removal_risk
 from kvctl.local import Cluster, ClusterSpec, NodeSpec, NoSuchObject
 from kvctl.render_cluster import status_view
@@ -274,6 +275,27 @@ def test_a_commit_is_of_the_plan_printed_last(tmp_path: Path, monkeypatch: pytes
     planlog.forget(7)
     planlog.forget(7)
     assert planlog.last(7) is None
+
+
+def test_a_commit_is_refused_unless_it_is_of_what_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None printed, one of another ring, one that has a problem: each is a conflict, exit 7."""
+    monkeypatch.setenv("KVCTL_HOME", str(tmp_path))
+    plan = plan_of(FIVE, [JOIN])
+    with pytest.raises(Conflict, match="no plan was printed"):
+        check_meant(plan, None, FIVE)
+    with pytest.raises(Conflict, match="plan 0123456789ab is stale"):
+        check_meant(plan, "0123456789ab", FIVE)
+    planlog.remember(FIVE.cluster_id, planlog.Printed(plan.id, 1))
+    check_meant(plan, None, FIVE)
+    check_meant(plan, plan.id, FIVE)
+    later = plan_of(msgspec.structs.replace(FIVE, epoch=2), [JOIN])
+    with pytest.raises(Conflict, match="stale"):
+        check_meant(later, None, FIVE)
+    hopeless = plan_of(FIVE, [Change(ChangeKind.LEAVE, N6)])
+    with pytest.raises(Conflict, match="n6 is no member"):
+        check_meant(hopeless, hopeless.id, FIVE)
 
 
 def test_sizes_and_rates_have_units() -> None:
