@@ -392,3 +392,43 @@ def test_a_lost_majority_is_removed_by_force_and_what_is_left_serves() -> None:
     world.restart("n3")
     world.run_until(lambda: not world.node("n3").up, 20_000)
     assert "never returns" in world.node("n3").why_down
+
+
+# ---- other numbers of owners -------------------------------------------------------------------
+
+
+def test_a_cluster_of_one_grows_to_three_and_shrinks_to_one_again() -> None:
+    """As many owners as there are members, up to n: each step brings them all that was acknowledged."""
+    world = filled(nodes=1, settings=Settings(), keys=20)
+    watch = Watch(world)
+    for number, name in enumerate(("n2", "n3", "n4"), 2):
+        outside(world, name)
+        committed(world, "n1", (JOIN, name, ""))
+        until_shaped(world)
+        assert {len(owners) for owners in world.ring.owners} == {min(3, number)}
+        read_back(world, name, 20)
+    for number, name in ((3, "n1"), (2, "n4"), (1, "n2")):
+        committed(world, "n3", (LEAVE, name, ""))
+        world.run_until(lambda: not world.node(name).up, 120_000)  # noqa: B023
+        until_shaped(world)
+        assert {len(owners) for owners in world.ring.owners} == {min(3, number)}
+        read_back(world, "n3", 20)
+    assert not watch.found
+
+
+def test_registers_move_as_they_were_accepted() -> None:
+    """Mode strong, across a join and the leaving of a first member: each register has the value written last."""
+    world = World(5, nodes=3)
+    world.run(1_000)
+    for i in range(20):
+        world.wait(world.put(f"r{i}", f"v{i}", via="n1", mode="strong")).written  # noqa: B018
+    outside(world, "n4")
+    committed(world, "n1", (JOIN, "n4", ""))
+    for i in range(20):
+        world.wait(world.put(f"r{i}", f"w{i}", via="n2", mode="strong")).written  # noqa: B018
+    until_shaped(world)
+    committed(world, "n2", (LEAVE, "n1", ""))
+    world.run_until(lambda: not world.node("n1").up, 120_000)
+    for i in range(20):
+        call = world.wait(world.get(f"r{i}", via="n4", mode="strong", timeout_ms=4_000))
+        assert call.values == [b"w%d" % i], call.result

@@ -60,7 +60,7 @@ class Leftovers:
             del self._left[p]
         if not tree.slots():
             return
-        for p in range(q):
+        for p in sorted({slot >> routes.shift for slot in tree.slots()}):
             if p not in self._left and not routes.holds(p) and tree.hash(span_of(Partition(p), q)) != NOTHING:
                 self._left[p] = Leftover(Partition(p), routes.since[p], set())
 

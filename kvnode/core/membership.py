@@ -210,7 +210,10 @@ class Membership:
         return min(self._next_beat, self._next_gossip)
 
     def on_tick(self, now: Millis) -> None:
-        """Beat, gossip, suspect."""
+        """Beat, gossip, suspect. Who is outside has nobody to beat to, and no say."""
+        if not self._local.routes.is_member:
+            self._next_beat = self._next_gossip = now + config.BEAT_MS
+            return
         self._follow_ring(now)
         if self._ticked is not None:
             self._forgive(now - self._ticked)

@@ -190,7 +190,8 @@ class Recovery:
     def on_tick(self, now: Millis) -> None:
         """Ask those who have not answered; note now and then that this disk is in use."""
         local = self._local
-        if now >= self._next_ask and len(self._vouched) < len(local.routes.others):
+        asks = local.routes.is_member and len(self._vouched) < len(local.routes.others)
+        if now >= self._next_ask and asks:
             self._next_ask = now + config.ASK_DISK_MS
             ask = AskDisk(self._rid, local.disk_id, local.boot)
             for peer in local.routes.others:

@@ -40,8 +40,9 @@ from kvnode.protocol.ring import Member, Ring, majority
 from kvnode.protocol.types import Address, Millis, NodeId
 
 LOOK_MS = 100
-GATHER_MS = 200
-"""What becomes ready within so long flips together."""
+GATHER_MS, GATHER_PARTITIONS = 200, 16
+"""What becomes ready within so long flips together; a millisecond longer for each so many partitions there are,
+for every node turns the whole ring at each epoch."""
 DECIDE_MS = 10_000
 """An operator waits for a decision no longer."""
 BRANCH_BITS = 31
@@ -220,13 +221,17 @@ class Steward:
             return
         ring = self._local.routes.ring
         flips = self._flips()
-        if flips and (len(flips) == len(ring.moves) or now - self._first_ready >= GATHER_MS):
+        if flips and (len(flips) == len(ring.moves) or now - self._first_ready >= self._gather_ms):
             self._decree.propose(flipped(ring, flips), DECIDE_MS, self._decided)
         elif not flips:
             gone = [node for node in idle(ring) if self._may_go(ring, node)]
             if gone:
                 self._local.event("leave", f"{', '.join(gone)} owns nothing and keeps nothing: it goes")
                 self._decree.propose(departed(ring, gone), DECIDE_MS, self._decided)
+
+    @property
+    def _gather_ms(self) -> int:
+        return GATHER_MS + self._local.routes.ring.q // GATHER_PARTITIONS
 
     def _flips(self) -> set[int]:
         routes = self._local.routes

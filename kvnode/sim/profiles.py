@@ -76,6 +76,7 @@ def draw(
         single=not (wiped or replaced),  # one copy is no promise where a disk is lost
     )  # fmt: skip
     faults = _faults(derive(seed, f"faults {profile}"), weather, nodes, lasts_ms) if weather.kinds else []
+    faults += _on_newcomers(change, changes) if faults else []
     if wiped and not replaced:
         victim = f"n{shape.randint(1, nodes)}"
         at_ms = shape.randrange(lasts_ms // 4, lasts_ms // 2)
@@ -85,6 +86,19 @@ def draw(
         ops=plan(derive(seed, "operations"), load, lasts_ms),
         faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)), changes=tuple(changes),
     )  # fmt: skip
+
+
+def _on_newcomers(rng: Random, changes: list[Reshape]) -> list[Fault]:
+    """Who comes new is struck too, mostly while it takes its partitions over."""
+    found = []
+    for one in changes:
+        name = one.new or (one.node if one.kind == "join" else "")
+        if name and rng.randrange(3):
+            kind = rng.choice(("kill", "kill", "pause", "full-disk", "fail-fsync", "slow-disk"))
+            at_ms = one.at_ms + rng.randint(300, 5_000)
+            lasts_ms = rng.randint(100, 4_000)
+            found.append(Fault(at_ms=at_ms, lasts_ms=lasts_ms, kind=kind, nodes=(name,), amount=200))
+    return found
 
 
 def _one_in(rng: Random, seeds: int, nodes: int) -> bool:

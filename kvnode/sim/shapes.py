@@ -117,6 +117,8 @@ class Watch:
         """`lost`: how many copies of a write may be gone for good: a disk was wiped, a node replaced."""
         self._world = world
         self._lost = lost
+        # A write that is older may be covered by a tombstone that is gone itself.
+        self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
         self._looked = 0
         self._acked: dict[bytes, list[Call]] = {}
         self.found: list[Violation] = []
@@ -155,6 +157,8 @@ class Watch:
             disks = self._disks(key)
             del acked[:-8]  # the others are covered by these, or beside them
             for call in acked:
+                if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
+                    continue
                 told = call.written
                 have = sum(any(_shows(record, told) for record in disk) for disk in disks)
                 if have < told.acked - self._lost:
