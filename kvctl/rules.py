@@ -23,7 +23,7 @@ from kvctl.health import (
     states,
     up_of,
 )
-from kvctl.shape import replicas, settled
+from kvctl.shape import replicas, settled, shares
 from kvnode.config import CLOCK_AHEAD_MAX_MS, DISK_WARN_BYTES, Settings
 from kvnode.protocol.messages import ClusterReport
 
@@ -34,6 +34,10 @@ REPAIR_WARN_MS = 10 * Settings().repair_interval_ms
 """Ten rounds missed: something keeps a partition from being compared."""
 REPAIR_FAIL_MS = Settings().grace_ms
 """From here on tombstones cannot be reaped, and a copy that missed a delete is not to be trusted."""
+
+
+OFF_SHARE = 1.001
+"""A whole number of partitions is within one of any share."""
 
 
 class Finding(Struct, frozen=True):
@@ -189,10 +193,11 @@ def _disk(told: ClusterReport) -> Finding:
 def _balance(told: ClusterReport) -> Finding:
     """Replicas by weight, as they will be when what is pending is done; who leaves, or weighs nothing, apart."""
     ring = settled(told.ring)
-    held = replicas(ring)
-    stays = [member for member in ring.members if member.id not in ring.leaving and member.weight]
-    counts = [held[member.id] for member in stays] or [0]
-    by_weight = [held[member.id] / member.weight for member in stays] or [0]
-    spread = max(by_weight) - min(by_weight)
+    held, due = replicas(ring), shares(ring)
+    counts = [held[node] for node in due] or [0]
     text = f"{min(counts)}..{max(counts)} partitions a node" + " once the moves are done" * bool(told.ring.moves)
-    return Finding("balance", OK if spread <= 2 else WARN, text)
+    off = {node: held[node] for node, share in due.items() if abs(held[node] - share) > OFF_SHARE}
+    if not off:
+        return Finding("balance", OK, text)
+    worst = max(off, key=lambda node: abs(off[node] - due[node]))
+    return Finding("balance", WARN, f"{text}; {worst} has {held[worst]}, its share is {due[worst]:.0f}")

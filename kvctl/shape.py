@@ -94,6 +94,38 @@ def replicas(ring: Ring) -> dict[NodeId, int]:
     return {member.id: count for member, count in zip(ring.members, counts, strict=True)}
 
 
+def shares(ring: Ring) -> dict[NodeId, float]:
+    """How many replicas each member that stays should have: by weight, and each partition once a host."""
+    stays = [member for member in ring.members if member.id not in ring.leaving]
+    copies = min(ring.n, len(stays))
+    hosts: dict[str, list[Member]] = {}
+    for member in stays:
+        hosts.setdefault(member.host, []).append(member)
+    if len(hosts) < copies:
+        found = _capped(ring.q * copies, [member.weight for member in stays], ring.q)
+        return {member.id: share for member, share in zip(stays, found, strict=True)}
+    shared: dict[NodeId, float] = {}
+    weights = [sum(member.weight for member in inside) for inside in hosts.values()]
+    for inside, total in zip(hosts.values(), _capped(ring.q * copies, weights, ring.q), strict=True):
+        found = _capped(total, [member.weight for member in inside], ring.q)
+        shared |= {member.id: share for member, share in zip(inside, found, strict=True)}
+    return shared
+
+
+def _capped(total: float, weights: list[int], cap: int) -> list[float]:
+    """Shares by weight; what one that is full cannot take goes to the others."""
+    full: set[int] = set()
+    while True:
+        free = [i for i in range(len(weights)) if i not in full]
+        weight = sum(weights[i] for i in free)
+        left = total - cap * len(full)
+        found = {i: left * weights[i] / weight if weight else left / len(free) for i in free}
+        over = {i for i, share in found.items() if share > cap}
+        if not over:
+            return [found.get(i, float(cap)) for i in range(len(weights))]
+        full |= over
+
+
 # ---- a plan --------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvctl.autoscale import Decision, Do, Eyes, Limits, Seen, decide
@@ -98,7 +98,13 @@ def test_the_limits_are_kept_and_n_members_stay(at_rest: Seen, asked: Limits) ->
     assert decision.reason
 
 
+CLOSE = Limits(least=1, most=9, high_bytes=101, low_bytes=100, cooldown_s=30)
+"""Watermarks so close that four members may be too empty and three too full."""
+
+
 @given(clusters, limits)
+@example(seen(4, 350), CLOSE)
+@example(seen(3, 350), CLOSE)
 @LAWS
 def test_a_change_never_calls_for_its_opposite(at_rest: Seen, asked: Limits) -> None:
     """With the same load on one member more, or fewer, it is content or goes on: it does not swing."""

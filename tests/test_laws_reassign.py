@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import ceil
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvnode.core.assignment import Owners, assign, exact_shares
@@ -115,6 +115,7 @@ def anyone(draw: st.DrawFn) -> list[Member]:
 
 
 @given(anyone(), anyone(), st.integers(1, 4), st.integers(1, 4))
+@example([node(1), node(2)], [node(1), node(2)], 2, 1)
 @LAWS
 def test_whatever_changes_every_promise_of_the_assignment_is_kept(
     old: list[Member], members: list[Member], n_before: int, n: int

@@ -6,24 +6,29 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kvctl import planlog
 from kvctl.addnode import next_node
+from kvctl.cli.topology import check_meant
 from kvctl.cli.words import Usage, byte_count, byte_rate
 from kvctl.conditions import ring_ready
-from kvctl.errors import Invalid, KvError, Refused
+from kvctl.errors import Conflict, Invalid, KvError, Refused
 from kvctl.guards import leaving_risk, member_problem, newcomer_problem, removal_problem, removal_risk
 from kvctl.local import Cluster, ClusterSpec, NodeSpec, NoSuchObject
 from kvctl.render_cluster import status_view
 from kvctl.render_shape import owners_view, plan_view, progress_text, ring_view, staged_view
 from kvctl.rules import findings
-from kvctl.shape import cost, in_force, progress, settled, transfers
+from kvctl.shape import cost, in_force, progress, settled, shares, transfers
+from kvnode.core.assignment import assign, exact_shares
 from kvnode.core.plan import plan_of
 from kvnode.protocol.messages import Change, ChangeKind, ClusterReport, MovesView, NodeReport, Outsider, Plan
 from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId
 from tests.harness import N1, N2, N3, ring_of
 from tests.reports import hints, report
+from tests.test_laws_reassign import anyone
 
 N6 = NodeId("n6")
 FIVE = ring_of("n1 n2 n3 n4 n5", q=64)
@@ -185,6 +190,25 @@ def test_balance_is_by_weight_and_weightless_members_do_not_count() -> None:
     assert {f.rule: f.state for f in findings(five(ring))}["balance"] == "OK"
 
 
+@given(anyone(), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_check_knows_the_shares_that_plans_give(members: list[Member], n: int) -> None:
+    """Weights, hosts, members that are full: whatever the assignment gives is balanced."""
+    ring = Ring("c", 1, 1, n, 16, tuple(members), assign(members, 16, n), (1,) * 16)
+    told = ClusterReport(1, ring, tuple(report(m.id) for m in members), members[0].id)
+    assert {f.rule: f.state for f in findings(told)}["balance"] == "OK"
+    exact = dict(zip((m.id for m in members), exact_shares(members, 16, min(n, len(members))), strict=True))
+    assert shares(ring) == pytest.approx({node: float(share) for node, share in exact.items()})
+
+
+def test_check_tells_who_is_furthest_from_its_share() -> None:
+    """What a cancelled change leaves behind is out of balance, and a plan of nothing mends it."""
+    half = plan_of(FIVE, [JOIN]).ring
+    cancelled = msgspec.structs.replace(half, moves=())
+    finding = next(f for f in findings(five(cancelled, n6=report(N6, epoch=2))) if f.rule == "balance")
+    assert finding.state == "WARN" and "n6 has 0, its share is 32" in finding.detail
+
+
 def test_staged_changes_are_shown_as_they_were_typed() -> None:
     """A row each."""
     view = staged_view("cluster.replace", 4, [Change(ChangeKind.REPLACE, N3, SIX), Change(ChangeKind.LEAVE, N1)])
@@ -274,6 +298,27 @@ def test_a_commit_is_of_the_plan_printed_last(tmp_path: Path, monkeypatch: pytes
     planlog.forget(7)
     planlog.forget(7)
     assert planlog.last(7) is None
+
+
+def test_a_commit_is_refused_unless_it_is_of_what_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None printed, one of another ring, one that has a problem: each is a conflict, exit 7."""
+    monkeypatch.setenv("KVCTL_HOME", str(tmp_path))
+    plan = plan_of(FIVE, [JOIN])
+    with pytest.raises(Conflict, match="no plan was printed"):
+        check_meant(plan, None, FIVE)
+    with pytest.raises(Conflict, match="plan 0123456789ab is stale"):
+        check_meant(plan, "0123456789ab", FIVE)
+    planlog.remember(FIVE.cluster_id, planlog.Printed(plan.id, 1))
+    check_meant(plan, None, FIVE)
+    check_meant(plan, plan.id, FIVE)
+    later = plan_of(msgspec.structs.replace(FIVE, epoch=2), [JOIN])
+    with pytest.raises(Conflict, match="stale"):
+        check_meant(later, None, FIVE)
+    hopeless = plan_of(FIVE, [Change(ChangeKind.LEAVE, N6)])
+    with pytest.raises(Conflict, match="n6 is no member"):
+        check_meant(hopeless, hopeless.id, FIVE)
 
 
 def test_sizes_and_rates_have_units() -> None:

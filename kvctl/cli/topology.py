@@ -160,7 +160,7 @@ def commit(
     begun = time.monotonic()
     client = ctl.client()
     found = client.plan()
-    _check(found, wanted, client.ring())
+    check_meant(found, wanted, client.ring())
     moved = sum(t.taker is not None for t in transfers(found.ring))
     changes = ", ".join(map(change_text, found.changes)) or "balance"
     what = f"commit plan {found.id} ({changes}): {moved} replicas move"
@@ -175,7 +175,7 @@ def commit(
     return ctl.note("next: kvctl wait ring-ready, or kvctl status --watch")
 
 
-def _check(found: Plan, wanted: str | None, ring: Ring) -> None:
+def check_meant(found: Plan, wanted: str | None, ring: Ring) -> None:
     """Raises `Conflict` unless this is the plan that is meant."""
     from kvctl import planlog
 

@@ -60,7 +60,8 @@ class Layout:
         for partition, owners in enumerate(before):
             chosen: list[int] = []
             for i in owners:
-                fits = i != HOLE and self.bounds.fits([*(c for c in chosen if c != HOLE), i])
+                kept = [c for c in chosen if c != HOLE]
+                fits = i != HOLE and len(kept) < copies and self.bounds.fits([*kept, i])
                 chosen.append(i if fits else HOLE)
             while len(chosen) > copies:
                 chosen.remove(HOLE)
