@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers storm detection kill-rounds strong mutants lint types check clean
+.PHONY: setup test demo bench numbers console-numbers pictures storm detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -23,6 +23,12 @@ bench: setup
 
 numbers: setup
 	$(BIN)/python -m tests.numbers gossip kill drain repair
+
+console-numbers: setup
+	$(BIN)/python -m tests.console_numbers
+
+pictures: setup
+	$(BIN)/python -m tests.console_pictures docs
 
 storm: setup
 	$(BIN)/python -m tests.numbers storm
