@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers shape elastic reshape storm detection kill-rounds strong mutants lint types check clean
+.PHONY: setup test demo bench numbers shape elastic reshape storm detection kill-rounds strong mutants lint types check clean console-numbers pictures
 
 setup: .venv/.done
 
@@ -32,6 +32,12 @@ elastic: setup
 
 reshape: setup
 	$(BIN)/python -m tests.reshaping
+
+console-numbers: setup
+	$(BIN)/python -m tests.console_numbers
+
+pictures: setup
+	$(BIN)/python -m tests.console_pictures docs
 
 storm: setup
 	$(BIN)/python -m tests.numbers storm

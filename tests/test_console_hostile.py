@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 import unicodedata
 from collections.abc import Callable
 
@@ -22,7 +25,7 @@ from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.messages import Event, Explained, RegisterState, ReplicaState
 from kvnode.protocol.ring import Member
 from kvnode.protocol.types import Actor, NodeId, Time, Version, encode_record
-from tests.console_pilot import CALM, Noted, Still, awaited, opened, screen_text, view_of
+from tests.console_pilot import CALM, SPLIT, Noted, Still, awaited, opened, screen_text, view_of
 from tests.reports import N1, N2, N3, WALL, hints, report, ring3
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\r\n\t\x00"
@@ -184,6 +187,39 @@ async def test_every_node_down_is_shown_and_not_the_end() -> None:
         await pilot.press("1")
         await pilot.pause(0.06)
         assert "nothing can be seen" in screen_text(app)
+
+
+class Flood(Still):
+    """Posts from a thread, from the very start, as fast as it can."""
+
+    def start(self, post: Callable[[ClusterView], None]) -> None:
+        """Begin."""
+        self.end = threading.Event()
+
+        def run() -> None:
+            while not self.end.is_set():
+                post(view_of(SPLIT))
+                post(view_of(CALM))
+                time.sleep(0.0005)
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def stop(self) -> None:
+        """End."""
+        self.end.set()
+
+
+@awaited
+async def test_views_may_come_at_any_moment_of_a_screens_making() -> None:
+    """From the feed's thread, as fast as they like, while the console starts and screens are made and left."""
+    view_of(SPLIT)
+    app = Console(Flood(view_of(CALM)), runner=Noted())
+    async with app.run_test(size=(80, 24)) as pilot:
+        for place in (*PLACES, *PLACES[:2]):
+            app.action_go(place.name)
+            await asyncio.sleep(0.08)
+        await pilot.press("enter")
+        app.feed.stop()
 
 
 @awaited

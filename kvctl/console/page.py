@@ -57,6 +57,7 @@ class Page(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide")]  # noqa: RUF012 -- Textual's own name
     VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-short"), (30, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ""
+    _ready = False
 
     @property
     def board(self) -> Console:
@@ -86,8 +87,10 @@ class Page(Screen[None]):
     # ---- what all do -----------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Shown at once with what is known."""
+        """Shown at once with what is known. Pages call this last: all of theirs is there then."""
+        self._ready = True
         self.take_focus()
+        self.renew()
 
     def on_screen_resume(self) -> None:
         """On top again: what came meanwhile is shown."""
@@ -108,8 +111,8 @@ class Page(Screen[None]):
 
     def renew(self) -> None:
         """Show the newest view; called each second, on top only."""
-        if not self.is_mounted or not self.is_current:
-            return
+        if not self._ready or not self.is_current:
+            return  # a view may come while the widgets are being made
         view, now_ms = self.board.view, self.board.now_ms()
         with self.app.batch_update():
             self.query_one("#status", Text).show(status_lines(self.board.state, view, now_ms, self.size.width))

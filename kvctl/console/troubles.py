@@ -53,8 +53,8 @@ def verdict_of(view: ClusterView) -> Verdict:
     reach, q = view.reach, view.ring.q
     short = q - reach.served
     if short == 0 and len(reach.sides) > 1:
-        told = ", ".join(f"{','.join(side.nodes)} in {side.served}" for side in reach.sides)
-        text = f"every partition has a quorum on one side only ({told} of {q}); eventual puts are taken on each"
+        told = ", ".join(f"{','.join(side.nodes)} {side.served}" for side in reach.sides)
+        text = f"each partition has a quorum on one side only ({told} of {q}); each side takes eventual puts"
         return Verdict("SPLIT", DEGRADED, text)
     if short == 0:
         left = f"one more failure would leave {reach.margin:.0%} of them"

@@ -6,7 +6,8 @@ itself told, `?` where it told nothing. Never: acts on another row than the one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -25,11 +26,11 @@ from kvctl.console.widgets.pane import Pane
 from kvctl.console.widgets.table import Column, KeyTable
 from kvctl.console.widgets.tones import Cell, Line, spark
 from kvctl.output import show
-from kvnode.protocol.messages import PeerView
 
 WIDE_MATRIX = 10
 """Up to so many nodes, a cell has words; beyond, a letter."""
-LETTERS = {"up": ("·", "good"), "suspect": ("S", "warn"), "down": ("D", "bad")}
+LETTERS = {"up": "·", "suspect": "S", "down": "D"}
+LETTER_TONES = {"·": "good", "S": "warn", "D": "bad"}
 WORDS = {"up": "good", "suspect": "warn", "down": "bad"}
 SPARK = 8
 COLUMNS = (
@@ -69,7 +70,8 @@ class Nodes(Page):
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
-        self.query_one("#all", KeyTable).show([row_of(view, i, now_ms) for i in range(len(view.rows))])
+        phis = phis_of(view)
+        self.query_one("#all", KeyTable).show([row_of(view, i, now_ms, phis) for i in range(len(view.rows))])
         pane = self.query_one("#matrix", Pane)
         pane.show(matrix_lines(view))
         pane.styles.height = min(len(view.rows) + 4, max(4, self.size.height // 3))
@@ -90,16 +92,23 @@ class Nodes(Page):
             self.board.act(Action(("fault", kind, node)))
 
 
-def row_of(view: ClusterView, index: int, now_ms: int) -> table.Row:
+def phis_of(view: ClusterView) -> dict[str, float]:
+    """Of each node, how surprising its silence is to whom it surprises most."""
+    found: dict[str, float] = {}
+    for row in view.rows:
+        for peer in row.report.peers if row.fresh and row.report is not None else ():
+            if peer.phi > found.get(peer.node, -1.0):
+                found[peer.node] = peer.phi
+    return found
+
+
+def row_of(view: ClusterView, index: int, now_ms: int, phis: Mapping[str, float]) -> table.Row:
     """A node in a line; figures only of one that told them just now."""
     row = view.rows[index]
     told = row.report if row.fresh else None
     assert view.ring is not None
     owns = row.partitions / view.ring.q
-    phi = max(
-        (p.phi for r in view.rows if r.fresh and r.report for p in r.report.peers if p.node == row.id),
-        default=None,
-    )
+    phi = phis.get(row.id)
     past = [p.nodes[index].ops_s if index < len(p.nodes) else None for p in view.points[-SPARK:]]
     fault = " ".join(f"{f.id} {f.kind}" for f in row.faults)
     gone = "" if row.fresh else f"last told {span(now_ms - row.heard_ms)} ago" if row.heard_ms else "never told"
@@ -135,29 +144,33 @@ def matrix_lines(view: ClusterView) -> list[Line]:
         head = ((f"{'observer':<{name}}    ", "head"), ("".join(letter(i) for i in range(len(view.rows))), "head"))
     lines: list[Line] = [head]
     for i, row in enumerate(view.rows):
-        peers = {p.node: p for p in row.report.peers} if row.fresh and row.report is not None else {}
         mark = "" if wide else f"{letter(i)} "
         label = (f"{show(row.id)[:name]:<{name}}  {mark}", "plain" if row.fresh else "dim")
-        if not row.fresh:
+        if not row.fresh or row.report is None:
             lines.append((label, ("? told nothing", "dim")))
-            continue
-        lines.append((label, *(_cell(row, other, peers.get(other.id), wide) for other in view.rows)))
-    lines.append(
-        (
-            (
-                "state and phi, how surprising its silence is" if wide else "· up  S suspect  D down  ? not told",
-                "dim",
-            ),
-        )
-    )
-    return lines
+        else:
+            lines.append((label, *(_words(view, row) if wide else _letters(view, row))))
+    told = "state and phi, how surprising its silence is" if wide else "· up  S suspect  D down  ? not told"
+    return [*lines, ((told, "dim"),)]
 
 
-def _cell(row: Row, other: Row, peer: PeerView | None, wide: bool) -> Cell:
-    if row.id == other.id:
-        return ("-         " if wide else "-", "dim")
-    if peer is None:
-        return ("?         " if wide else "?", "dim")
-    if not wide:
-        return LETTERS.get(peer.state, ("?", "dim"))
-    return (f"{f'{peer.state} {peer.phi:.1f}':<10.10}", WORDS.get(peer.state, "dim"))
+def _words(view: ClusterView, row: Row) -> Iterator[Cell]:
+    """`up 0.2` of each node."""
+    assert row.report is not None
+    peers = {p.node: p for p in row.report.peers}
+    for other in view.rows:
+        peer = peers.get(other.id)
+        if peer is None:
+            yield ("-         " if row.id == other.id else "?         ", "dim")
+        else:
+            yield (f"{f'{peer.state} {peer.phi:.1f}':<10.10}", WORDS.get(peer.state, "dim"))
+
+
+def _letters(view: ClusterView, row: Row) -> Iterator[Cell]:
+    """A letter of each node; neighbours of one tone at once, for there are ten thousand of them."""
+    assert row.report is not None
+    marks: dict[str, str] = {p.node: LETTERS.get(p.state, "?") for p in row.report.peers}
+    marks[row.id] = "-"
+    line = "".join(marks.get(other.id, "?") for other in view.rows)
+    for mark, alike in groupby(line):
+        yield ("".join(alike), LETTER_TONES.get(mark, "dim"))

@@ -1,0 +1,279 @@
+"""What the console costs: `make console-numbers`. One figure a line; nothing is judged here.
+
+paint     from the start of the process to the first whole screen
+large     100 simulated nodes, 1024 partitions, once a second: CPU share, frames, keys
+memory    an hour of a recording at 60x: memory early and late
+watched   what a node pays for being looked at, and how soon a kill is seen
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import select
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import psutil
+from textual.screen import Screen
+
+from kvctl import local
+from kvctl.console.app import Console
+from kvctl.console.feeds import Played
+from kvctl.console.page import Page
+from kvctl.console.record import Recorder, Recording
+from kvctl.console.replay import Replay
+from kvctl.console.sample import Sample
+from kvctl.console.sampler import Looker, Sampler, wall_ms
+from kvctl.console.view import ClusterView, advance
+from kvctl.health import UP
+from kvnode.protocol.messages import ClusterReport, PeerView
+from kvnode.protocol.ring import Member, Ring
+from kvnode.protocol.types import NodeId
+from tests.conftest import Kvctl, eventually
+from tests.console_pilot import STORY
+from tests.reports import report
+
+NODES, PARTITIONS, SECONDS, PRESSES = 100, 1024, 15, 200
+
+
+def tell(name: str, text: str) -> None:
+    """One figure."""
+    print(f"{name:<34}{text}", flush=True)
+
+
+# ---- paint -----------------------------------------------------------------------------------
+
+
+def paint() -> None:
+    """In a real terminal of 120x36."""
+    times = []
+    for _ in range(5):
+        begun = time.monotonic()
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(sys.executable, [sys.executable, "-m", "kvctl", "dashboard", "--replay", str(STORY)])
+        import fcntl
+        import termios
+
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+        seen = b""
+        while b"READ-WRITE" not in seen and time.monotonic() - begun < 20:
+            if select.select([fd], [], [], 0.2)[0]:
+                seen += os.read(fd, 65536)
+        times.append(time.monotonic() - begun)
+        os.write(fd, b"q")
+        while True:
+            try:
+                if not os.read(fd, 65536):
+                    break
+            except OSError:
+                break
+        os.waitpid(pid, 0)
+        os.close(fd)
+    tell("start to first whole screen", f"median {statistics.median(times):.2f} s, worst {max(times):.2f} s of 5")
+
+
+# ---- large -----------------------------------------------------------------------------------
+
+
+def world() -> tuple[Ring, tuple[NodeId, ...]]:
+    """A ring of a hundred."""
+    names = tuple(NodeId(f"node-{i:03}") for i in range(NODES))
+    members = tuple(Member(name, f"10.0.{i // 250}.{i % 250}:7001", name) for i, name in enumerate(names))
+    owners = tuple(((p * 7) % NODES, (p * 7 + 31) % NODES, (p * 7 + 62) % NODES) for p in range(PARTITIONS))
+    return Ring("large", 1, 1, 3, PARTITIONS, members, owners, (1,) * PARTITIONS), names
+
+
+class Simulated:
+    """A feed that decodes and folds a whole report of a hundred nodes once a second, as the sampler would."""
+
+    replay = None
+    notice = ""
+    recording = ""
+
+    def __init__(self) -> None:
+        self._ring, names = world()
+        views = tuple(PeerView(name, "up", 0.3, 100, ()) for name in names)
+        reports = tuple(report(name, peers=views, took=(0,) * 40 + (100,) * 20) for name in names)
+        self._raw = msgspec.msgpack.encode(ClusterReport(1, self._ring, reports, names[0]))
+        self._stop = threading.Event()
+
+    def start(self, post: Callable[[ClusterView], None]) -> None:
+        """Begin."""
+
+        def run() -> None:
+            view, turn = ClusterView(), 0
+            while not self._stop.wait(1.0 if turn else 0.0):
+                turn += 1
+                told = msgspec.msgpack.decode(self._raw, type=ClusterReport)
+                reports = tuple(
+                    msgspec.structs.replace(
+                        r, uptime_ms=1000 * turn, keys=turn * i, took=tuple(n * turn for n in r.took)
+                    )
+                    for i, r in enumerate(told.reports)
+                    if r is not None
+                )
+                view = advance(view, Sample(at_ms=wall_ms(), asked=told.asked, reports=reports), told.ring)
+                post(view)
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+
+    def now_ms(self) -> int:
+        """The time of day."""
+        return wall_ms()
+
+    def look_now(self) -> None:
+        """It looks once a second."""
+
+
+async def large() -> None:
+    """CPU share and frames on each of three screens; keys to paint."""
+    frames: list[tuple[float, float]] = []
+    painted = asyncio.Event()
+    renew, refresh = Page.renew, Screen._compositor_refresh
+
+    def timed_renew(self: Page) -> None:
+        begun = time.perf_counter(), time.thread_time()
+        renew(self)
+        frames.append((time.perf_counter() - begun[0], time.thread_time() - begun[1]))
+
+    def timed_refresh(self: Screen[None]) -> None:
+        begun = time.perf_counter(), time.thread_time()
+        refresh(self)
+        frames.append((time.perf_counter() - begun[0], time.thread_time() - begun[1]))
+        painted.set()
+
+    Page.renew, Screen._compositor_refresh = timed_renew, timed_refresh  # type: ignore[method-assign]
+    try:
+        app = Console(Simulated())  # type: ignore[arg-type]
+        async with app.run_test(size=(120, 36)) as pilot:
+            await pilot.pause(2)
+            for screen in ("overview", "nodes", "ring"):
+                app.action_go(screen)
+                await asyncio.sleep(2)
+                frames.clear()
+                cpu, wall = time.process_time(), time.monotonic()
+                await asyncio.sleep(SECONDS)
+                share = (time.process_time() - cpu) / (time.monotonic() - wall)
+                longest, own = max(f[0] for f in frames) * 1000, max(f[1] for f in frames) * 1000
+                told = f"{share:.1%} of a core, longest frame {longest:.0f} ms ({own:.0f} ms of its own CPU)"
+                tell(f"{NODES} nodes, {screen}", told)
+            app.action_go("nodes")
+            await asyncio.sleep(1)
+            waits = []
+            for i in range(PRESSES):
+                painted.clear()
+                begun = time.perf_counter()
+                app.simulate_key("down" if i // 90 % 2 == 0 else "up")
+                await asyncio.wait_for(painted.wait(), 2)
+                waits.append(time.perf_counter() - begun)
+                await asyncio.sleep(0.01)
+            waits.sort()
+            p50, p99 = waits[PRESSES // 2] * 1000, waits[PRESSES * 99 // 100] * 1000
+            tell("key to paint", f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, worst {waits[-1] * 1000:.0f} of {PRESSES}")
+    finally:
+        Page.renew, Screen._compositor_refresh = renew, refresh  # type: ignore[method-assign]
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+async def memory() -> None:
+    """An hour, made of the story over and over."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "hour.kvrec"
+        source, recorder = Recording(STORY), Recorder(path)
+        first = source.at_ms(0)
+        for i in range(3600):
+            sample, ring = source.read(i % len(source))
+            recorder.take(msgspec.structs.replace(sample, at_ms=first + i * 1000), ring)
+        recorder.close()
+        replay = Replay(Recording(path))
+        for _ in range(10):
+            replay.faster(1)
+        app = Console(Played(replay))
+        process = psutil.Process()
+        seen = []
+        async with app.run_test(size=(120, 36)) as pilot:
+            begun = time.monotonic()
+            while replay.position.playing and time.monotonic() - begun < 120:
+                await pilot.pause(1)
+                seen.append(process.memory_info().rss / 1e6)
+            took = time.monotonic() - begun
+        early, late = seen[min(len(seen) - 1, len(seen) // 4)], seen[-1]
+        tell("an hour at 60x", f"{took:.0f} s, {path.stat().st_size / 1e6:.1f} MB on disk; memory after a quarter "
+                               f"{early:.0f} MB, at the end {late:.0f} MB, most {max(seen):.0f} MB")  # fmt: skip
+
+
+# ---- watched ---------------------------------------------------------------------------------
+
+
+def watched() -> None:
+    """CPU of five idle nodes with and without a console looking; from a SIGKILL to SUSPECT and DOWN."""
+    with tempfile.TemporaryDirectory() as home:
+        kvctl = Kvctl(Path(home))
+        os.environ["KVCTL_HOME"] = home
+        try:
+            kvctl.up(5)
+            cluster = local.load("local")
+            pids = [p.pid for n in cluster.spec.nodes if (p := cluster.process(n.name)) is not None]
+
+            def cpu() -> float:
+                return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
+
+            def over(seconds: float) -> float:
+                before = cpu()
+                time.sleep(seconds)
+                return (cpu() - before) / seconds / len(pids)
+
+            alone = over(10)
+            views: list[ClusterView] = [ClusterView()]
+            sampler = Sampler(Looker(cluster.addresses, cluster))
+            sampler.start(lambda sample, ring: views.append(advance(views[-1], sample, ring)))
+            seen = over(10)
+            tell("a node, looked at", f"{(seen - alone) * 100:.2f} % of a core more ({alone:.2%} to {seen:.2%})")
+            victim = cluster.process("n3")
+            assert victim is not None
+            begun = time.monotonic()
+            subprocess.run(["kill", "-9", str(victim.pid)], check=True)
+
+            def state() -> str:
+                row = views[-1].row("n3")
+                return row.state if row is not None else ""
+
+            assert eventually(lambda: state() != UP, 20)
+            suspect = time.monotonic() - begun
+            assert eventually(lambda: state() == "down", 20)
+            tell("SIGKILL to shown", f"not up after {suspect:.1f} s, down after {time.monotonic() - begun:.1f} s")
+            sampler.stop()
+        finally:
+            kvctl.end()
+
+
+def main(wanted: list[str]) -> None:
+    """All of them, or those named."""
+    parts: dict[str, Callable[[], None]] = {
+        "paint": paint, "large": lambda: asyncio.run(large()), "memory": lambda: asyncio.run(memory()),
+        "watched": watched,
+    }  # fmt: skip
+    for name in wanted or parts:
+        parts[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
