@@ -180,14 +180,19 @@ def test_a_dead_node_is_replaced_and_the_copies_are_whole_again(grown: Kvctl) ->
     assert grown("wait", "converged", "--timeout", "60s").code == 0
 
 
+def test_healing_what_killed_a_former_member_brings_nobody_back(grown: Kvctl) -> None:
+    """Its fault is over; it ends by itself, told that it is none of this cluster any more."""
+    healed = grown("fault", "heal", "--all")
+    assert healed.code == 0, healed.errors
+    assert "n3" not in members(grown)
+
+
 def test_a_removed_name_never_returns(grown: Kvctl) -> None:
     """Neither as a new node, nor with its old disk."""
     again = grown("node", "add", "n3")
     assert again.code == 9 and ("never returns" in again.errors or "has had" in again.errors)
     assert grown("cluster", "join", "n3").code == 9
-    started = grown("node", "start", "n3")
-    assert started.code == 1 and "never returns" in started.errors
-    assert grown("node", "start", "n3").code == 5, "it is forgotten"
+    assert grown("node", "start", "n3").code == 5, "kvctl up has forgotten it"
 
 
 def test_a_leaver_goes_and_kvctl_up_starts_it_no_more(grown: Kvctl) -> None:
