@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers console-numbers pictures storm detection kill-rounds strong mutants lint types check clean
+.PHONY: setup test demo bench numbers console-numbers pictures shape reshape storm detection kill-rounds strong mutants lint types check clean
 
 setup: .venv/.done
 
@@ -29,6 +29,12 @@ console-numbers: setup
 
 pictures: setup
 	$(BIN)/python -m tests.console_pictures docs
+
+shape: setup
+	$(BIN)/python -m tests.shape
+
+reshape: setup
+	$(BIN)/python -m tests.reshaping
 
 storm: setup
 	$(BIN)/python -m tests.numbers storm

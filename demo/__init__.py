@@ -6,13 +6,17 @@ from types import ModuleType
 
 from kvnode.sim.check import DIVERGED, LOST, RESURRECTED
 
-from . import conflict, crash, hints, merkle, partition, quorum, register
+from . import conflict, crash, grow, hints, merkle, partition, quorum, register, replace
 from .stage import Stage
 
 STORIES: dict[str, ModuleType] = {
     "quorum": quorum, "conflict": conflict, "partition": partition, "register": register, "hints": hints,
-    "merkle": merkle, "crash": crash,
+    "merkle": merkle, "crash": crash, "grow": grow, "replace": replace,
 }  # fmt: skip
+
+
+TOUR = [name for name in STORIES if name not in ("grow", "replace")]
+"""Those of failure, told together on five nodes. The others change which nodes there are, and take their time."""
 
 
 def verdict(stage: Stage) -> None:
@@ -35,7 +39,7 @@ def verdict(stage: Stage) -> None:
 
 def run(names: list[str]) -> int:
     """Tell these stories on one cluster. The exit code: 0 only if every claim held."""
-    with Stage(disk_lost="merkle" in names) as stage:
+    with Stage(disk_lost=not {"merkle", "replace"}.isdisjoint(names)) as stage:
         for name in names:
             STORIES[name].tell(stage)
         verdict(stage)

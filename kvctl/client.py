@@ -277,6 +277,38 @@ class Client:
             self._pump.turn(POLL_MS / 1000)
         return {member.id for member in members if session.knows_time(member.address)}
 
+    # ---- its shape -------------------------------------------------------------------------
+
+    def stage(self, kind: m.ChangeKind, node: str, new: str = "") -> m.StagedNow:
+        """Stage a change of members."""
+        return self._ask(m.StageChange(self._rid(), kind, NodeId(node), new), m.StagedNow)
+
+    def clear_staged(self) -> m.StagedNow:
+        """Forget what is staged."""
+        return self._ask(m.ClearStaged(self._rid()), m.StagedNow)
+
+    def plan(self) -> m.Plan:
+        """What a commit of the staged changes would do."""
+        return self._ask(m.AskPlan(self._rid()), m.Planned).plan
+
+    def commit(self, plan: m.Plan, timeout: float) -> int:
+        """Have a plan chosen. The epoch it begins. Raises `Conflict` when the cluster has gone on since."""
+        from kvctl.shape import in_force
+
+        ask = m.CommitPlan(self._rid(), plan.id, requests.milliseconds(timeout))
+        try:
+            return self._ask(ask, m.Committed, timeout).epoch
+        except Conflict:
+            # The answer to a first try may have been lost, and the second found the work done.
+            ring = self.status().ring
+            if not in_force(plan, ring):
+                raise
+            return ring.epoch
+
+    def cancel(self, timeout: float) -> int:
+        """Give up the moves that are pending. The epoch from which on there are none."""
+        return self._ask(m.CancelMoves(self._rid(), requests.milliseconds(timeout)), m.Committed, timeout).epoch
+
     def events(self, after: Mapping[str, int] | None = None) -> list[m.Event]:
         """Events of every node that answers, newer than those numbered `after[node]`."""
         seen = after or {}
@@ -304,14 +336,15 @@ class Client:
     def _rid(self) -> int:
         return self._pump.session.next_rid()
 
-    def _do(self, ask: m.ClientRequest, via: str | None = None) -> Call:
-        call = Call(ask, time.monotonic() + self._timeout, requests.pin(self._pump.session, via))
+    def _do(self, ask: m.ClientRequest, via: str | None = None, timeout: float | None = None) -> Call:
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        call = Call(ask, deadline, requests.pin(self._pump.session, via))
         self._pump.session.start(call)
         self._pump.finish((call,))
         return call
 
-    def _ask(self, ask: m.ClientRequest, kind: type[Reply]) -> Reply:
-        outcome = self._do(ask).outcome
+    def _ask(self, ask: m.ClientRequest, kind: type[Reply], timeout: float | None = None) -> Reply:
+        outcome = self._do(ask, timeout=timeout).outcome
         if isinstance(outcome, KvError):
             raise outcome
         assert isinstance(outcome, kind)

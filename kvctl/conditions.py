@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kvctl.health import UP, epoch_agreed, held, reports_of, silent, states
+from kvctl.render_shape import progress_text
+from kvctl.shape import progress
 from kvnode.protocol.messages import ClusterReport
 from kvnode.protocol.types import NodeId
 
@@ -21,6 +23,10 @@ def ring_ready(told: ClusterReport) -> str:
     if not epoch_agreed(told):
         return "the nodes are on different epochs"
     ring = told.ring
+    if ring.moves:
+        return progress_text(progress(told))
+    if ring.leaving:
+        return f"{', '.join(ring.leaving)} has given its partitions away and is yet to leave"
     wanted = min(ring.n, len(ring.members))
     if any(len(set(owners)) < wanted for owners in ring.owners):
         return f"a partition has fewer than {wanted} owners"

@@ -57,6 +57,12 @@ class NodeSpec(Struct, frozen=True):
 
     name: str
     address: str
+    joined: bool = False
+    """Whether it came later (`kvctl node add`): it found no cluster, but asks to be let into this one."""
+    host: str = ""
+    """Copies are kept on different hosts; empty for a host of its own."""
+    rack: str = ""
+    weight: int = 1
 
 
 class ClusterSpec(Struct, frozen=True, kw_only=True):
@@ -72,11 +78,13 @@ class ClusterSpec(Struct, frozen=True, kw_only=True):
     """Whether its nodes let themselves be broken on purpose: they listen on loopback only."""
     config: str = ""
     """A file of settings for every node; empty for none."""
+    founding: str = ""
+    """The founding text, once one of the founders is gone; empty while all are here."""
 
     @property
     def bootstrap(self) -> str:
-        """The founding text, the same on every node."""
-        return ",".join(f"{node.name}={node.address}" for node in self.nodes)
+        """The founding text, the same on every founder, for ever."""
+        return self.founding or ",".join(f"{n.name}={n.address}" for n in self.nodes if not n.joined)
 
 
 class Cluster:
@@ -167,10 +175,16 @@ class Cluster:
         directory = self.directory(name)
         directory.mkdir(parents=True, exist_ok=True)
         flags = {
-            "--name": name, "--listen": node.address, "--data": str(directory / "data"),
-            "--bootstrap": spec.bootstrap, "--cluster": spec.name, "-n": str(spec.n), "-q": str(spec.q),
+            "--name": name, "--listen": node.address, "--data": str(directory / "data"), "--cluster": spec.name,
+            "-n": str(spec.n), "-q": str(spec.q),
             "--engine": spec.engine, "--durability": spec.durability, "--log-file": str(directory / "log"),
         }  # fmt: skip
+        if node.joined:
+            flags["--join"] = ",".join(other.address for other in spec.nodes if other.name != name)
+        else:
+            flags["--bootstrap"] = spec.bootstrap
+        labels = {"--host-label": node.host, "--rack": node.rack, "--weight": str(node.weight)}
+        flags |= {flag: label for flag, label in labels.items() if label not in ("", "1")}
         if spec.config:
             flags["--config"] = spec.config
         command = [sys.executable, "-m", "kvnode", "run", *(word for flag in flags.items() for word in flag)]
@@ -226,8 +240,9 @@ class Cluster:
     def wait_agreed(self, started: dict[str, Process]) -> None:
         """Until each node has seen all of them answer with one epoch. Raises `LaunchFailed`."""
         deadline = time.monotonic() + START_S
-        for node in self.spec.nodes:
-            self.wait_sees(node.name, set(started), started, deadline)
+        for node in list(self.spec.nodes):
+            if node.name in started:
+                self.wait_sees(node.name, set(started), started, deadline)
 
     def wait_sure(self) -> None:
         """Until every node counts for `quorum` reads: new ones are vouched for by the others first.
@@ -243,24 +258,60 @@ class Cluster:
                     return
             time.sleep(LOOK_S)
 
+    def _let_go(self, name: str) -> None:
+        """A node ended while starting: that is right if it is no member any more. Raises `LaunchFailed`."""
+        deadline = time.monotonic() + SURE_S
+        while time.monotonic() < deadline and (others := self.running()):
+            with suppress(KvError):
+                if name in self.former([node.address for node in self.spec.nodes if node.name in others]):
+                    return self.forget(name)
+                break
+            time.sleep(LOOK_S)
+        raise LaunchFailed(f"{name} ended while starting. Its last words:\n{self.last_words(name)}")
+
+    def former(self, addresses: list[str] | None = None) -> set[str]:
+        """Who was a member once and is none any more. Raises `NoEndpoint` where nobody answers."""
+        from kvctl.client import Client
+
+        with Client(",".join(addresses or self.addresses)) as client:
+            return {str(member.id) for member in client.ring().removed}
+
+    def forget(self, name: str) -> None:
+        """Take a node that has left the cluster, and ended, out of what `up` starts. Its data stays."""
+        assert self.process(name) is None
+        with self.changing():
+            nodes = [node for node in self.spec.nodes if node.name != name]
+            self.spec = msgspec.structs.replace(self.spec, nodes=nodes, founding=self.spec.bootstrap)
+            self.save()
+
     def wait_serves(self, name: str, process: Process) -> None:
         """Until a node that was just started reaches all others that run. Raises `LaunchFailed`."""
         held = {n for n in self.running() if (p := self.process(n)) and processes.stopped(p)}
         others = set(self.running()) - held
         self.wait_sees(name, others | {name}, {name: process}, time.monotonic() + START_S)
+        if all(node.name != name for node in self.spec.nodes):
+            raise LaunchFailed(f"{name} has left the cluster, and never returns under this name", "kvctl node add")
 
     def wait_sees(self, name: str, wanted: set[str], started: dict[str, Process], deadline: float) -> None:
-        """Until this node reports what all of `wanted` report, on one epoch. Raises `LaunchFailed`."""
+        """Until this node reports what all of `wanted` report, on one epoch. Raises `LaunchFailed`.
+
+        Those that ended because they have left the cluster are forgotten, and taken out of `started`.
+        """
         from kvctl.client import Client
+        from kvctl.shape import known
 
         while True:
-            for each, process in started.items():
+            for each, process in list(started.items()):
                 if not processes.alive(process):
-                    words = self.last_words(each)
-                    raise LaunchFailed(f"{each} ended while starting. Its last words:\n{words}")
+                    self._let_go(each)
+                    del started[each]
+            if name not in started:
+                return
             with suppress(KvError), Client(self.node(name).address) as client:
-                reports = {str(r.id): r.epoch for r in client.status(0.5).reports if r is not None}
-                if wanted <= reports.keys() and len(set(reports.values())) == 1:
+                told = client.status(0.5)
+                reports = {str(r.id): r.epoch for _, r in known(told) if r is not None}
+                gone = {str(former.id) for former in told.ring.removed} - {name}
+                if wanted <= reports.keys() | gone and len(set(reports.values())) == 1:
                     return
             if time.monotonic() > deadline:
                 raise LaunchFailed(

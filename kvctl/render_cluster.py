@@ -25,14 +25,17 @@ from kvctl.health import (
 )
 from kvctl.output import Json, Table, View, show, utc
 from kvctl.render import Object
+from kvctl.render_shape import progress_json, progress_text
 from kvctl.rules import OK, Finding, verdict
+from kvctl.shape import known, progress
 from kvnode.protocol.messages import ClusterReport, Event, NodeReport
 from kvnode.protocol.messages import Fault as InsideFault
-from kvnode.protocol.ring import Member
+from kvnode.protocol.ring import JOINING, LEAVING, NORMAL, OUTSIDE, Member
 
 Faults = Mapping[str, Sequence[Fault | InsideFault]]
 """Node -> the faults of its process, and those inside it where its report is not here."""
-LEGEND = ("Status=Up/Suspect/Down", "|/ State=Normal")
+LEGEND = ("Status=Up/Suspect/Down", "|/ State=Normal/Joining/Leaving/Outside")
+LETTERS = {NORMAL: "N", JOINING: "J", LEAVING: "L", OUTSIDE: "O"}
 
 
 # ---- status --------------------------------------------------------------------------------
@@ -41,11 +44,8 @@ LEGEND = ("Status=Up/Suspect/Down", "|/ State=Normal")
 def status_view(told: ClusterReport, faults: Faults) -> View:
     """`status`: in the manner of nodetool, one row a node."""
     hints = held(told)
-    nodes = [
-        node_json(told, member, report, faults, hints)
-        for member, report in zip(told.ring.members, told.reports, strict=True)
-    ]
-    ring, up = told.ring, states(told).count(UP)
+    nodes = [node_json(told, member, report, faults, hints) for member, report in known(told)]
+    ring, up, way = told.ring, states(told).count(UP), progress(told)
     data: Object = {
         "cluster": ring.cluster,
         "epoch": ring.epoch,
@@ -55,6 +55,7 @@ def status_view(told: ClusterReport, faults: Faults) -> View:
         "nodes": nodes,
         "needs_repair": sum(report.needs_repair for report in reports_of(told)),
         "margin": round(margin(ring, up_of(told)), 4),
+        "moves": progress_json(way) if way.partitions else None,
     }
     agreed = "agreed" if data["epoch_agreed"] else "NOT AGREED"
     head = (
@@ -66,8 +67,9 @@ def status_view(told: ClusterReport, faults: Faults) -> View:
         "Uptime", "Phi", "Primaries", "Disk", "Free", "Memory", "Durability", "Pid",
     )  # fmt: skip
     left = {"--", "Node", "Address", "Faults", "Durability"}
-    rows = tuple(_status_row(told, node, report) for node, report in zip(nodes, told.reports, strict=True))
-    return View("status", data, Table(columns, rows, frozenset(columns) - left, 10, (head, *LEGEND)), nodes)
+    rows = tuple(_status_row(told, node, report) for node, (_, report) in zip(nodes, known(told), strict=True))
+    below = (progress_text(way),) if way.partitions else ()
+    return View("status", data, Table(columns, rows, frozenset(columns) - left, 10, (head, *LEGEND), below), nodes)
 
 
 def node_json(
@@ -81,8 +83,7 @@ def node_json(
         "address": member.address,
         "host": member.host,
         "state": state_of(told, member, report),
-        # Rings change only with `cluster`, which is not built: every member is a full one.
-        "member": "normal",
+        "member": told.ring.membership(member.id),
         "partitions": partitions,
         "primaries": primaries,
         "keys": report and report.keys,
@@ -108,7 +109,7 @@ def node_json(
 
 def _status_row(told: ClusterReport, node: Object, report: NodeReport | None) -> tuple[str, ...]:
     whole = (
-        node["state"][0].upper() + "N", show(node["id"]), show(node["address"]),
+        node["state"][0].upper() + LETTERS[node["member"]], show(node["id"]), show(node["address"]),
         f"{node['partitions'] / told.ring.q:.1%}",
     )  # fmt: skip
     for_it, faults = str(node["hints_for_it"]), ", ".join(node["faults"]) or "-"
@@ -148,10 +149,13 @@ def exit_of(found: Sequence[Finding]) -> int:
 def nodes_view(nodes: Sequence[Object]) -> View:
     """`node ls`."""
     rows = tuple(
-        (show(n["id"]), show(n["address"]), n["state"], str(n["pid"] or "-"), show(n["data"] or "-"))
+        (
+            show(n["id"]), show(n["address"]), n["state"], n["member"] or "-", str(n["pid"] or "-"),
+            show(n["data"] or "-"),
+        )
         for n in nodes
-    )
-    table = Table(("NODE", "ADDRESS", "STATE", "PID", "DATA"), rows, frozenset({"PID"}), 4)
+    )  # fmt: skip
+    table = Table(("NODE", "ADDRESS", "STATE", "MEMBER", "PID", "DATA"), rows, frozenset({"PID"}), 5)
     return View("node.ls", {"nodes": list(nodes), "count": len(nodes)}, table, nodes)
 
 

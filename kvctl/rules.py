@@ -6,14 +6,13 @@ cluster, fresh or at rest, does not pass.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from msgspec import Struct
 
 from kvctl.conditions import ring_ready
 from kvctl.health import (
     DOWN,
     SUSPECT,
+    epoch_agreed,
     held,
     margin,
     reports_of,
@@ -24,6 +23,7 @@ from kvctl.health import (
     states,
     up_of,
 )
+from kvctl.shape import replicas, settled, shares
 from kvnode.config import CLOCK_AHEAD_MAX_MS, DISK_WARN_BYTES, Settings
 from kvnode.protocol.messages import ClusterReport
 
@@ -34,6 +34,10 @@ REPAIR_WARN_MS = 10 * Settings().repair_interval_ms
 """Ten rounds missed: something keeps a partition from being compared."""
 REPAIR_FAIL_MS = Settings().grace_ms
 """From here on tombstones cannot be reaped, and a copy that missed a delete is not to be trusted."""
+
+
+OFF_SHARE = 1.001
+"""A whole number of partitions is within one of any share."""
 
 
 class Finding(Struct, frozen=True):
@@ -73,6 +77,9 @@ def _members(told: ClusterReport) -> Finding:
 
 def _ring(told: ClusterReport) -> Finding:
     problem = ring_ready(told)
+    if problem and epoch_agreed(told) and (told.ring.moves or told.ring.leaving):
+        # What is on its way is as it should be, and not at rest.
+        return Finding("ring agreed", WARN, problem)
     if problem:
         epochs = ", ".join(f"{r.id} {r.epoch}" for r in reports_of(told))
         return Finding("ring agreed", FAIL, f"{problem} ({epochs})")
@@ -184,9 +191,13 @@ def _disk(told: ClusterReport) -> Finding:
 
 
 def _balance(told: ClusterReport) -> Finding:
-    ring = told.ring
-    held = Counter(o for owners in ring.owners for o in owners)
-    counts = [held[i] / member.weight for i, member in enumerate(ring.members)]
-    spread = max(counts) - min(counts)
-    text = f"{min(held.values())}..{max(held.values())} partitions a node"
-    return Finding("balance", OK if spread <= 2 else WARN, text)
+    """Replicas by weight, as they will be when what is pending is done; who leaves, or weighs nothing, apart."""
+    ring = settled(told.ring)
+    held, due = replicas(ring), shares(ring)
+    counts = [held[node] for node in due] or [0]
+    text = f"{min(counts)}..{max(counts)} partitions a node" + " once the moves are done" * bool(told.ring.moves)
+    off = {node: held[node] for node, share in due.items() if abs(held[node] - share) > OFF_SHARE}
+    if not off:
+        return Finding("balance", OK, text)
+    worst = max(off, key=lambda node: abs(off[node] - due[node]))
+    return Finding("balance", WARN, f"{text}; {worst} has {held[worst]}, its share is {due[worst]:.0f}")

@@ -12,14 +12,14 @@ Never: touches a socket or a clock; `links.py` and the clients do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
 
 import msgspec
 
 from kvctl.call import BACKOFF_S_MAX, Call, Outcome
 from kvctl.errors import Indeterminate, KvError, NoEndpoint, Unavailable, error_of
 from kvnode.protocol.messages import (
-    ClientRequest,
+    CancelMoves,
+    CommitPlan,
     Error,
     Failed,
     Get,
@@ -42,6 +42,8 @@ SILENT_S = 3.0
 PATIENCE = 0.3
 """The share of its time that a request waits for one node before it tries the next."""
 PATIENCE_S_MIN = 0.05
+RING_S = 0.5
+"""How long a question for the ring is waited for before another is asked."""
 GRACE_S = 0.3
 """How much longer than the node's deadline a client waits for the node to say so."""
 FRESH_S = 0.25
@@ -52,7 +54,6 @@ REACH_S = 0.15
 """How long a `strong` request waits for a first word of the owner it would go to. Any other owner can
 coordinate it, or say at once that no majority is in reach; dialling one that is gone takes longer."""
 
-Ask = TypeVar("Ask", bound=ClientRequest)
 __all__ = ["Call", "Outcome", "Session"]
 
 
@@ -66,7 +67,8 @@ class Session:
         self._out: dict[str, list[Message]] = {}
         self._later: list[tuple[float, Call]] = []
         self._avoided: dict[str, float] = {}
-        self._hello_rid = 0
+        self._ring_asked_at = -RING_S
+        """When the ring was last asked for, because an answer was of a later epoch."""
         self._asked_time: set[str] = set()
         """Nodes that were asked for the time."""
         self._greeted: dict[int, float] = {}
@@ -204,7 +206,7 @@ class Session:
         for message in messages:
             kind = type(message)
             if kind is Got or kind is Written:
-                self._settle(message)  # type: ignore[arg-type]
+                self._settle(address, message)  # type: ignore[arg-type]
             elif kind is Welcome:
                 self._note_time(address, message)  # type: ignore[arg-type]
                 self._learn(message)  # type: ignore[arg-type]
@@ -215,14 +217,20 @@ class Session:
                 if call is not None:
                     self._end(call, message)  # type: ignore[arg-type]
 
-    def _settle(self, reply: Got | Written) -> None:
+    def _settle(self, address: str, reply: Got | Written) -> None:
         call = self._pending.pop(reply.rid, None)
-        if self.ring is not None and reply.epoch > self.ring.epoch and not self._hello_rid:
-            self._hello_rid = self._ask_time(call.address if call else self._endpoints[0])
+        if self.ring is not None and reply.epoch > self.ring.epoch:
+            self._follow(address)
         if call is not None:
             call.outcome = reply
             if call.notify is not None:
                 call.notify(call)
+
+    def _follow(self, address: str) -> None:
+        """The ring has changed, says this node: ask it for the new one, unless that was done just now."""
+        if self.now - self._ring_asked_at >= RING_S:
+            self._ring_asked_at = self.now
+            self._ask_time(address)
 
     def knows_time(self, address: str) -> bool:
         """Whether what is sent there can be dated by the clock of who receives it."""
@@ -250,8 +258,8 @@ class Session:
             self._asked_time.discard(address)
 
     def _learn(self, welcome: Welcome) -> None:
-        self._hello_rid = 0
         if self.ring is None or welcome.ring.epoch > self.ring.epoch:
+            self._ring_asked_at = -RING_S
             self.ring = ring = welcome.ring
             self._shift = shift_of(ring.q)
             addresses = [m.address for m in ring.members]
@@ -264,6 +272,8 @@ class Session:
 
     def _failed(self, address: str, failed: Failed) -> None:
         call = self._pending.pop(failed.rid, None)
+        if self.ring is not None and failed.epoch > self.ring.epoch:
+            self._follow(address)
         if call is None:
             return
         if failed.error == Error.REFUSED:
@@ -385,4 +395,6 @@ class Session:
     def _unknown(self, call: Call, why: str) -> KvError:
         if self.ring is None:
             return NoEndpoint(why, "kvctl up")
-        return Indeterminate(why, "kvctl status", maybe_applied=isinstance(call.ask, Put))
+        return Indeterminate(
+            why, "kvctl status", maybe_applied=isinstance(call.ask, Put | CommitPlan | CancelMoves)
+        )

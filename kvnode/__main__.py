@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,16 +18,18 @@ import typer
 from kvnode import __version__
 from kvnode.config import Settings
 from kvnode.core.bootstrap import BadBootstrap, found, is_loopback, parse_address, parse_members, valid_name
-from kvnode.protocol.ring import Member
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId
 from kvnode.shell.engines import ENGINES, open_engine
+from kvnode.shell.joining import ask_for_ring, may_stand_outside
 from kvnode.shell.log import node_log
-from kvnode.shell.serve import CannotServe, serve
+from kvnode.shell.serve import CannotServe, Labels, serve
 from kvnode.shell.store import DURABILITIES, StoreFailed
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 FAILED, REFUSED = 1, 8
+DEFAULT_CLUSTER = "local"
 
 
 class Stop(Exception):
@@ -54,9 +57,13 @@ def run(
     listen: Annotated[str, typer.Option(help="HOST:PORT to listen on.")],
     data: Annotated[Path | None, typer.Option(help="Data directory (not for --engine memory).")] = None,
     bootstrap: Annotated[str, typer.Option(help="n1=HOST:PORT,n2=...: the founders, the same text on each.")] = "",
-    cluster: Annotated[str, typer.Option(help="The cluster's name.")] = "local",
+    join: Annotated[str, typer.Option(help="HOST:PORT,...: stand outside of the cluster these are of.")] = "",
+    cluster: Annotated[str, typer.Option(help="The cluster's name (local, unless it joins one).")] = "",
     n: Annotated[int, typer.Option("-n", help="Copies of each key.")] = 3,
     q: Annotated[int, typer.Option("-q", help="Partitions: a power of two, 16..16384.")] = 256,
+    host_label: Annotated[str, typer.Option(help="Of one that joins: copies are kept on different hosts.")] = "",
+    rack: Annotated[str, typer.Option(help="Of one that joins: ...and on different racks.")] = "",
+    weight: Annotated[int, typer.Option(min=0, max=1_000, help="Of one that joins: its share.")] = 1,
     engine: Annotated[str, typer.Option(help="sqlite or memory.")] = "sqlite",
     durability: Annotated[str, typer.Option(help="fsync, os or none.")] = "fsync",
     allow_faults: Annotated[bool, typer.Option("--allow-faults", help="Let clients break it on purpose.")] = False,
@@ -67,9 +74,12 @@ def run(
     """Run a node until SIGTERM."""
     try:
         host, port = parse_address(listen)
-        check_flags(name, cluster, host, engine, durability, data, insecure_listen=insecure_listen)
+        check_flags(
+            name, cluster or DEFAULT_CLUSTER, host, engine, durability, data, insecure_listen=insecure_listen
+        )
         settings = read_settings(config)
-        ring = found(cluster, founders(name, host, port, bootstrap), n, q)
+        labels = Labels(host_label or ("" if is_loopback(host) else host), rack, weight)
+        founding = first_ring(name, f"{host}:{port}", cluster, bootstrap, join, labels, n=n, q=q)
     except BadBootstrap as problem:
         print(f"kvnode: {problem}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -82,7 +92,10 @@ def run(
     except StoreFailed as failed:
         give_up(log, str(failed))
     try:
-        failure = serve(NodeId(name), f"{host}:{port}", ring, store, settings, log, allow_faults=allow_faults)
+        failure = serve(
+            NodeId(name), f"{host}:{port}", founding, store, settings, log, allow_faults=allow_faults,
+            labels=labels,
+        )  # fmt: skip
     except CannotServe as problem:
         failure = str(problem)
     finally:
@@ -125,6 +138,32 @@ def check_flags(
             "add --insecure-listen if the network is trusted",
             REFUSED,
         )
+
+
+def first_ring(
+    name: str, address: str, cluster: str, bootstrap: str, join: str, labels: Labels, *, n: int, q: int
+) -> Callable[[], Ring]:
+    """How an empty directory comes to its ring: by founding a cluster, or by asking one. Raises `Stop`."""
+    if bootstrap and join:
+        raise Stop("--bootstrap founds a cluster, --join stands outside of one: give one of them", 2)
+    host, port = parse_address(address)
+    if not join:
+        if labels.rack or labels.weight != 1 or labels.host not in ("", host):
+            raise Stop("--host-label, --rack and --weight are for a node that joins", 2)
+        ring = found(cluster or DEFAULT_CLUSTER, founders(name, host, port, bootstrap), n, q)
+        return lambda: ring
+    seeds = tuple(seed.strip() for seed in join.split(","))
+    for seed in seeds:
+        parse_address(seed)
+    if address in seeds:
+        raise Stop(f"--join names this node itself, {address}: name one that is a member", 2)
+
+    def ask() -> Ring:
+        told = ask_for_ring(seeds)
+        may_stand_outside(told, name, address, cluster)
+        return told
+
+    return ask
 
 
 def founders(name: str, host: str, port: int, bootstrap: str) -> tuple[Member, ...]:

@@ -80,8 +80,8 @@ TTL_MS_MAX = 100 * 366 * 86_400_000
 """Longest time to live, a hundred years. A frame that asks for more is malformed: beyond 64 bits no
 expiry could be written down."""
 
-WRITE_DEADLINE_MAX_MS = 60_000
-"""Longest a request may live; every message that can write is refused after its deadline."""
+WRITE_DEADLINE_MIN_MS, WRITE_DEADLINE_MAX_MS = 1_000, 60_000
+"""Least and most for `write_deadline_ms`: longest a request may live. What can write is refused after it."""
 
 TICK_MS = 10
 """How often timers are looked at while anything has one."""
@@ -116,9 +116,8 @@ TEXT_CHARS_MAX = 4_096
 EVENTS_MAX = 2_048
 """Events a node remembers; the oldest are forgotten."""
 
-
-MEMBERS_MAX = 4096
-"""Members a decoder accepts in one table."""
+MEMBERS_MAX, SLOTS_MAX = 4096, 16_384
+"""Members a decoder accepts in one table, and partitions in one message."""
 
 LIFE_LEAP_MAX = 1 << 32
 """No member has begun so many lives between two words of it: such an entry is a lie, and ignored."""
@@ -180,9 +179,6 @@ EXCHANGE_BUSY_MS = 500
 
 EXCHANGE_STEP_MS = 5_000
 """An exchange whose other side does not answer a step for so long is given up, and begun again later."""
-
-GRACE_MS_MIN = 2 * WRITE_DEADLINE_MAX_MS
-"""A tombstone is never reaped while a write that it does not cover may still be on its way."""
 
 READ_REPAIRS_PER_S = 1_000
 """Stale copies found by reads are mended up to this rate; anti-entropy finds the others."""
@@ -362,37 +358,43 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     repair_bytes_per_s: int = 8 * 1024 * 1024
     """How much the exchanges that a node begins may send a second, both sides together."""
 
+    transfer_bytes_per_s: int = 32 * 1024 * 1024
+    """How much a node that takes partitions over receives a second; 0 for no bound."""
+
     scrub_interval_ms: int = 24 * 3_600_000
     """Each record is read and checked, and each tombstone considered, about this often."""
 
+    write_deadline_ms: int = WRITE_DEADLINE_MAX_MS
+    """No write is applied later than so long after it was asked for. It must be the same on every node."""
+
     grace_ms: int = 24 * 3_600_000
-    """Youngest tombstone that may be reaped, and how long a node may be away before it counts as new."""
+    """Youngest tombstone that may be reaped, and how long a node may be away before it counts as new. At least
+    twice the write deadline: a write that the tombstone does not cover may still be on its way."""
+
+    def lasts(self, asked_ms: int) -> int:
+        """How long a request may live: as was asked, by default `deadline_ms`, never beyond the write deadline."""
+        return min(asked_ms or self.deadline_ms, self.write_deadline_ms)
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each; empty when they can be used."""
         found = []
         if not 1 <= self.max_pair_bytes <= PAIR_BYTES_CEILING:
             found.append(f"max_pair_bytes must be 1..{PAIR_BYTES_CEILING}, not {self.max_pair_bytes}")
-        if not 1 <= self.deadline_ms <= WRITE_DEADLINE_MAX_MS:
-            found.append(f"deadline_ms must be 1..{WRITE_DEADLINE_MAX_MS}, not {self.deadline_ms}")
-        if self.grace_ms < 2 * WRITE_DEADLINE_MAX_MS:
-            found.append(
-                f"grace_ms must be at least {2 * WRITE_DEADLINE_MAX_MS}, twice the longest write deadline"
-            )
+        if not WRITE_DEADLINE_MIN_MS <= self.write_deadline_ms <= WRITE_DEADLINE_MAX_MS:
+            found.append(f"write_deadline_ms must be {WRITE_DEADLINE_MIN_MS}..{WRITE_DEADLINE_MAX_MS}")
+        if not 1 <= self.deadline_ms <= self.write_deadline_ms:
+            found.append(f"deadline_ms must be 1..{self.write_deadline_ms}, not {self.deadline_ms}")
+        if self.grace_ms < 2 * self.write_deadline_ms:
+            found.append(f"grace_ms must be at least {2 * self.write_deadline_ms}, twice write_deadline_ms")
         if not 1 <= self.hints_per_s <= HINTS_PER_S_CEILING:
             found.append(f"hints_per_s must be 1..{HINTS_PER_S_CEILING}, not {self.hints_per_s}")
         for name in ("repair_interval_ms", "scrub_interval_ms"):
             if getattr(self, name) < 1_000:
                 found.append(f"{name} must be at least 1000, not {getattr(self, name)}")
         for name in (
-            "memtable_bytes",
-            "cache_bytes",
-            "compress_min_bytes",
-            "avoid_ms",
-            "hint_bytes",
-            "hint_age_ms",
-            "repair_bytes_per_s",
-        ):
+            "memtable_bytes", "cache_bytes", "compress_min_bytes", "avoid_ms", "hint_bytes", "hint_age_ms",
+            "repair_bytes_per_s", "transfer_bytes_per_s",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative")
         return found

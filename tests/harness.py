@@ -35,7 +35,7 @@ N1, N2, N3, N4, N5 = (NodeId(f"n{i}") for i in range(1, 6))
 WALL = 1_790_000_000_000
 """The wall clock at the start of every test, ms since 1970."""
 
-BACKGROUND = m.Beat | m.Gossip | m.AskDisk | m.CompareTree
+BACKGROUND = m.Beat | m.Gossip | m.AskDisk | m.CompareTree | m.AskRing | m.AskVotes
 M = TypeVar("M")
 Sent = list[tuple[Address, m.Message]]
 _wire = msgspec.msgpack.Decoder(m.Message)

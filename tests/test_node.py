@@ -135,14 +135,14 @@ def test_an_owner_that_is_asked_by_a_node_answers_that_node() -> None:
     """The other end of the hop."""
     hand = Hand()
     hand.keep(KEY, (OLD,))
-    assert values(one(N2, hand.hear(N2, get(r=1, forwarded=True)), m.Got).record) == [b"old"]
-    assert to(N2, hand.say(N2, put(w=1, forwarded=True)))
+    assert values(one(N2, hand.hear(N2, get(r=1, forwarded=True, epoch=1)), m.Got).record) == [b"old"]
+    assert to(N2, hand.say(N2, put(w=1, forwarded=True, epoch=1)))
 
 
 def test_what_was_forwarded_is_not_forwarded_again() -> None:
     """Two nodes with two rings do not play ping-pong."""
     hand, key, _ = stranger()
-    failed = one(N2, hand.hear(N2, get(key, forwarded=True)), m.Failed)
+    failed = one(N2, hand.hear(N2, get(key, forwarded=True, epoch=1)), m.Failed)
     assert (failed.error, failed.maybe_applied) == (m.Error.REFUSED, False)
 
 

@@ -247,6 +247,42 @@ def test_a_newer_epoch_in_a_reply_makes_the_client_learn_the_ring() -> None:
     assert isinstance(out[0], Hello)
 
 
+def test_a_refusal_of_a_later_epoch_teaches_the_ring_as_well() -> None:
+    """Who has left the cluster may say no more than that."""
+    s = session()
+    call = start(s, get(s))
+    s.take()
+
+    s.receive("127.0.0.1:2", [Failed(call.ask.rid, 7, Error.CONFLICT, "no")])
+
+    assert [type(m) for m in s.take()["127.0.0.1:2"]] == [Hello]
+
+
+def test_a_question_for_the_ring_that_is_lost_is_asked_again() -> None:
+    """The node that was asked may be the one that leaves."""
+    s = session()
+    for later in (0.0, 0.1, 0.6):
+        s.now = 20.0 + later
+        call = start(s, get(s))
+        s.take()
+        s.receive("127.0.0.1:2", [Got(call.ask.rid, 7, b"")])
+        asked = [m for messages in s.take().values() for m in messages]
+        assert len(asked) == (later != 0.1)
+
+
+def test_requests_go_by_the_new_ring_once_it_is_known() -> None:
+    """To owners that were no members before, and no more to those that have left."""
+    import msgspec
+
+    s = session()
+    moved = found("test", parse_members("n2=127.0.0.1:2,n5=127.0.0.1:5,n6=127.0.0.1:6"), 3, 16)
+    s.receive("127.0.0.1:2", [welcome(msgspec.structs.replace(moved, epoch=8))])
+
+    for i in range(30):
+        start(s, get(s, b"key-%d" % i))
+        assert sent(s)[0] in {"127.0.0.1:2", "127.0.0.1:5", "127.0.0.1:6"}
+
+
 def test_a_silent_node_costs_a_part_of_the_time_and_the_next_is_asked() -> None:
     """A paused process keeps its connection: only its silence gives it away."""
     s = session()

@@ -50,6 +50,31 @@ def test_a_tombstone_is_reaped_once_it_is_old_and_known_to_all() -> None:
     assert world.converged
 
 
+HURRIED = Settings(write_deadline_ms=2_500, grace_ms=5_000, repair_interval_ms=1_000, scrub_interval_ms=1_000)
+
+
+def test_where_no_write_lives_long_the_grace_may_be_short() -> None:
+    """Five seconds, with writes that are refused after two and a half."""
+    assert HURRIED.problems() == []
+    world = World(1, nodes=5, settings=HURRIED)
+    world.run(1_000)
+    deleted(world)
+    world.run(4_000)
+    assert "younger than the grace" in grave(world)
+    world.run(90_000)  # the next exchange of its partition: 256 of them take a minute
+    assert reaped(world)
+    assert world.converged
+
+
+def test_a_grace_below_twice_the_write_deadline_is_refused() -> None:
+    """A write on its way would outlive the tombstone that covers it."""
+    (problem,) = Settings(grace_ms=5_000).problems()
+    assert "grace_ms must be at least 120000" in problem
+    assert len(Settings(write_deadline_ms=999).problems()) == 2, "and a request must not outlive it"
+    assert Settings(write_deadline_ms=2_500).lasts(10_000) == 2_500
+    assert Settings().lasts(0) == Settings().deadline_ms
+
+
 def test_a_tombstone_waits_for_an_owner_that_is_down() -> None:
     """It may hold the value still: time alone never reaps."""
     world = five()

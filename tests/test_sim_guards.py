@@ -328,7 +328,7 @@ def test_a_tombstone_that_one_owner_has_not_got_is_not_reaped_at_the_others() ->
     hand.wait(hand.local.settings.grace_ms + HOUR_MS)
     now = hand.local.wall
     for peer in (N2, N3):
-        hand.hear(peer, m.Beat(m.Alive(peer, 1, 1, (), 7, 1, now, now)))
+        hand.hear(peer, m.Beat(m.Alive(peer, 1, 1, (), 7, 1, now, now, epoch=1)))
         hand.node.exchanges.note(partition_of(b"k", hand.ring.q), peer, now)
     held = hand.store.get(b"k")
     assert held is not None

@@ -218,7 +218,7 @@ def slow_clock_writes_below(world: World) -> list[list[bytes]]:
     for name in ("n2", "n3"):
         world.node(name).node.exchanges.on_register = lambda key: None  # n1 is to carry it on
     world.run(2_500)
-    world.node("n1").node._regrepair.want(b"k")
+    world.node("n1").node._registering.repair.want(b"k")
     world.run(2_500)
     assert len({decode_register(register).accepted for register in kept(world).values()}) == 1
     world.wall_skew("n1", 0)

@@ -28,7 +28,8 @@ HOMES = {
     "up": "cluster", "down": "cluster", "status": "cluster", "check": "cluster", "wait": "cluster",
     "put": "data", "get": "data", "delete": "data", "scan": "data", "explain": "data",
     "import": "transfer", "export": "transfer",
-    "node": "node", "hints": "hints", "repair": "repair", "fault": "fault", "events": "events", "config": "config",
+    "node": "node", "cluster": "topology", "ring": "ring", "autoscale": "autoscale",
+    "hints": "hints", "repair": "repair", "fault": "fault", "events": "events", "config": "config",
     "bench": "bench", "simulate": "simulate", "scenario": "scenario", "demo": "demo",
     "dashboard": "dashboard", "serve": "serve", "report": "report",
 }  # fmt: skip

@@ -129,9 +129,12 @@ def new_spec(name: str, asked: dict[str, int | str | None]) -> ClusterSpec:
 def contradictions(cluster: Cluster, asked: dict[str, int | str | None]) -> str:
     """Where the flags ask for another cluster than there is; empty when they do not."""
     spec = cluster.spec
+    founders = spec.bootstrap.split(",")
     there: dict[str, int | str] = {
-        "nodes": len(spec.nodes), "n": spec.n, "q": spec.q, "durability": spec.durability,
-        "base_port": int(spec.nodes[0].address.rpartition(":")[2]), "config": spec.config,
+        # Nodes may have come and gone since: the number it was founded with is right as well.
+        "nodes": len(founders) if asked["nodes"] == len(founders) else len(spec.nodes),
+        "n": spec.n, "q": spec.q, "durability": spec.durability,
+        "base_port": int(founders[0].rpartition(":")[2]), "config": spec.config,
         "allow_faults": spec.allow_faults,
     }  # fmt: skip
     if asked["config"]:

@@ -21,14 +21,14 @@ def register(app: typer.Typer) -> None:
 def demo(
     ctl: Ctl,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Which story; `tour` for all of them.")
+        str | None, typer.Argument(metavar="[NAME]", help="Which story; `tour` for those of failure.")
     ] = None,
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Tell it (or the tour) while the console shows it.")
     ] = False,
 ) -> None:
     """List the stories, or tell one."""
-    from kvctl_demo import STORIES, run
+    from kvctl_demo import STORIES, TOUR, run
 
     from kvctl.output import Table, View
 
@@ -37,7 +37,7 @@ def demo(
     if name is None:
         rows = (
             *((story, module.TITLE) for story, module in STORIES.items()),
-            ("tour", "all of them, one after another"),
+            ("tour", f"{', '.join(TOUR)}: one after another"),
         )
         data = {"stories": [{"name": story, "title": title} for story, title in rows]}
         lines = tuple(data["stories"])
@@ -50,4 +50,4 @@ def demo(
 
         need_terminal()
         raise typer.Exit(watch(name))
-    raise typer.Exit(run(list(STORIES) if name == "tour" else [name]))
+    raise typer.Exit(run(TOUR if name == "tour" else [name]))

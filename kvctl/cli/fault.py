@@ -184,6 +184,7 @@ def heal(
 def _heal_processes(cluster: Cluster, fault: str | None) -> list[Listed]:
     """Those that were ended; none where no process has this fault."""
     from kvctl import procfaults
+    from kvctl.local import LaunchFailed
     from kvctl.render_faults import HEALED, of_process
 
     if fault is None:
@@ -194,8 +195,14 @@ def _heal_processes(cluster: Cluster, fault: str | None) -> list[Listed]:
             procfaults.heal(cluster, each.id)
     for each in healed:
         process = cluster.process(each.target)
-        if process is not None:
+        if process is None:
+            continue
+        try:
             cluster.wait_serves(each.target, process)
+        except LaunchFailed:
+            # A node that left the cluster meanwhile ends by itself, and is none of it any more.
+            if any(node.name == each.target for node in cluster.spec.nodes):
+                raise
     return [of_process(f, HEALED) for f in healed]
 
 

@@ -10,11 +10,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvctl.cli import nodeadd
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
 from kvctl.cli.where import ClusterName, NodeArg, known_faults, local_cluster, own_cluster, quorum_risk
 from kvctl.errors import KvError, Unavailable
@@ -31,6 +33,7 @@ app = group("Look at nodes, and start or stop those of `kvctl up`.")
 
 def register(parent: typer.Typer) -> None:
     """Add this group."""
+    nodeadd.register(app)
     parent.add_typer(app, name="node")
 
 
@@ -44,6 +47,7 @@ def ls(
 ) -> None:
     """List the nodes, with their state and process."""
     from kvctl.render_cluster import nodes_view
+    from kvctl.shape import known
 
     if matrix:
         from kvctl.render_liveness import matrix_view
@@ -56,17 +60,23 @@ def ls(
         if cluster is None:
             raise
         # Nothing answers, and that is worth showing: the processes are known all the same.
-        return ctl.show(nodes_view([_local_node(cluster, n.name, n.address, None) for n in cluster.spec.nodes]))
-    pairs = zip(told.ring.members, told.reports, strict=True)
-    return ctl.show(nodes_view([_local_node(cluster, m.id, m.address, r) for m, r in pairs]))
+        return ctl.show(
+            nodes_view([_local_node(cluster, n.name, n.address, None, None) for n in cluster.spec.nodes])
+        )
+    return ctl.show(
+        nodes_view([_local_node(cluster, m.id, m.address, r, told.ring.membership(m.id)) for m, r in known(told)])
+    )
 
 
-def _local_node(cluster: Cluster | None, name: str, address: str, report: NodeReport | None) -> Object:
+def _local_node(
+    cluster: Cluster | None, name: str, address: str, report: NodeReport | None, member: str | None
+) -> Object:
     process = cluster.process(name) if cluster is not None else None
     data = str(cluster.directory(name) / "data") if cluster is not None else None
     pid = report.pid if report is not None else process.pid if process is not None else None
     return {
         "id": name, "address": address, "state": "down" if report is None else "up", "pid": pid, "data": data,
+        "member": member,
     }  # fmt: skip
 
 
@@ -93,9 +103,10 @@ def stats(ctl: Ctl, node: NodeArg) -> None:
 def _one(ctl: Ctl, node: str) -> tuple[ClusterReport, Member, NodeReport | None]:
     """A member and its report. Raises `NoSuchObject`."""
     from kvctl.local import NoSuchObject
+    from kvctl.shape import known
 
     told = ctl.client().status()
-    for member, report in zip(told.ring.members, told.reports, strict=True):
+    for member, report in known(told):
         if member.id == node:
             return told, member, report
     raise NoSuchObject(f"the cluster has no node {node}", "kvctl node ls")
@@ -126,9 +137,15 @@ def stop(ctl: Ctl, node: NodeArg, yes: Yes = False, dry_run: DryRun = False, nam
         return would(ctl, "node.stop", f"stop {node}", [risk] if risk else [])
     if risk:
         ctl.confirm(f"stop {node}: {risk}", yes=yes)
+    left = False
+    with suppress(KvError):
+        left = node in cluster.former()
     clean = procfaults.stop(cluster, node)
     if not clean:
         ctl.note(f"{node} did not end by itself and was killed")
+    if left:
+        cluster.forget(node)
+        ctl.note(f"{node} has left the cluster: kvctl up starts it no more")
     data: Object = {"node": node, "state": "stopped", "clean": clean}
     return ctl.show(View("node.stop", data, Table(("NODE", "STATE"), ((show(node), "stopped"),))))
 

@@ -39,6 +39,7 @@ def simulate(
     profile: Annotated[str, typer.Option(metavar="P", help="calm, rough or hostile.")] = "rough",
     mode: Annotated[str, typer.Option(metavar="MODE", help=f"{' or '.join(MODES)}.")] = "eventual",
     rate: Annotated[int, typer.Option(metavar="N", help="Operations a second.")] = 20,
+    reshape: Annotated[bool, typer.Option("--reshape", help="Nodes join, leave, are replaced.")] = False,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one a core.")] = None,
     faults: Annotated[
         str | None, typer.Option("--faults", metavar="LIST", help="Only these of its faults: 3,7-9.")
@@ -55,7 +56,7 @@ def simulate(
     wanted = Wanted(
         nodes=_within("nodes", nodes, NODES_MAX), minutes=_within("minutes", minutes, MINUTES_MAX),
         profile=_word("profile", profile, ("calm", "rough", "hostile")),
-        mode=_word("mode", mode, tuple(MODES)), rate=_within("rate", rate, RATE_MAX),
+        mode=_word("mode", mode, tuple(MODES)), rate=_within("rate", rate, RATE_MAX), reshape=reshape,
         faults=_list("faults", faults), ops=_list("ops", ops),
     )  # fmt: skip
     cores = _within("jobs", jobs if jobs is not None else os.cpu_count() or 1, 1_024)

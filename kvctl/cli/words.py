@@ -13,6 +13,7 @@ from kvctl.output import FORMATS
 from kvnode.config import HINTS_PER_S_CEILING
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SECONDS_MAX = 100 * 365 * 86400
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
 
@@ -68,6 +69,19 @@ def count(text: str | None, letter: str) -> str | None:
     if int(text) < 1:
         raise Invalid(f"{letter} must be at least 1, not {text}")
     return text
+
+
+def byte_count(text: str) -> int:
+    """`20MB`, `500KB`, `1GB` or plain bytes. Raises `Usage`."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?([kKMGT]?)B?", text)
+    if match is None:
+        raise Usage(f"{text!r} is no size: write 20MB, 500KB, 1GB or plain bytes")
+    return round(float(match[1]) * _BYTES[match[2].upper()])
+
+
+def byte_rate(text: str) -> int:
+    """`10MB/s`, `10MB`, or `none` (0) for no bound. Raises `Usage`."""
+    return 0 if text == "none" else byte_count(text.removesuffix("/s"))
 
 
 def per_second(text: str) -> int:

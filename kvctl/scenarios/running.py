@@ -100,7 +100,9 @@ def run_live(
     prefix: str = "",
     tell: Callable[[LiveGround], None] | None = None,
 ) -> Report:
-    """One whole run on real processes; `tell` is called every second of it."""
+    """One whole run on real processes; `tell` is called every second of it. Raises `Invalid`."""
+    if case.changes:
+        raise Invalid("the scenario changes the cluster's shape: that is run in the simulator", "--on sim")
     with closing(Client(",".join(cluster.addresses))) as client:
         client.dated([node.name for node in cluster.spec.nodes])
         ground = LiveGround(client, case, prefix)

@@ -29,6 +29,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     profile: str = "rough"
     mode: str = "eventual"
     rate: int = 20
+    reshape: bool = False
+    """Whether nodes join, leave and are replaced, whatever the profile says."""
     faults: str | None = None
     """Places of the only faults to do; None for all."""
     ops: str | None = None
@@ -36,7 +38,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     def case(self, seed: int) -> Case:
         """The case of a seed."""
         whole = draw(
-            seed, self.profile, nodes=self.nodes, minutes=self.minutes, mode=self.mode, rate=self.rate
+            seed, self.profile, nodes=self.nodes, minutes=self.minutes, mode=self.mode, rate=self.rate,
+            reshape=self.reshape,
         )  # fmt: skip
         faults = set(range(len(whole.faults))) if self.faults is None else numbers(self.faults)
         ops = {op.number for op in whole.ops} if self.ops is None else numbers(self.ops)
@@ -48,6 +51,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
             f"kvctl simulate --seed {seed} --nodes {self.nodes} --minutes {self.minutes}",
             f"--profile {self.profile} --mode {self.mode} --rate {self.rate}",
         ]
+        words += ["--reshape"] if self.reshape else []
         faults, ops = faults if faults is not None else self.faults, ops if ops is not None else self.ops
         words += [f"--faults '{faults}'"] if faults is not None else []
         words += [f"--ops '{ops}'"] if ops is not None else []

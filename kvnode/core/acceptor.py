@@ -92,7 +92,7 @@ class Acceptor:
         local = self._local
         partition = local.routes.partition(key)
         why = ""
-        if local.routes.peers[partition] is None:
+        if not local.routes.holds(partition):
             why = f"not an owner at epoch {local.routes.epoch}"
         elif partition in local.voteless:
             why = RECOVERING

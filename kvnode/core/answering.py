@@ -56,9 +56,10 @@ class Answering:
         return self._local.routes.peers[partition] or ()
 
     def _shared(self, sender: NodeId, rid: int, partition: int) -> Partition | None:
-        """The partition, if both sides own it; else the sender is told."""
+        """The partition, if this node owns it; else the sender is told. A sender may be one that is to own it, or
+        that did: what it has and others lack is brought to them before it is dropped."""
         local = self._local
-        if partition < local.routes.ring.q and sender in self._peers(partition):
+        if partition < local.routes.ring.q and local.routes.peers[partition] is not None:
             return Partition(partition)
         text = f"partition {partition} is not one of ours together at epoch {local.routes.epoch}"
         self._outbox.send(sender, ReplicaRefused(rid, text))

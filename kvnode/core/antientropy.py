@@ -16,7 +16,7 @@ When exchanges begin, and with whom: `rounds.py`. See Dynamo §4.7.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -95,9 +95,12 @@ class AntiEntropy:
         self._wait(exchange)
         # What this turn wrote is in no tree yet; an ack leaves after it is.
         exchange.question += 1
-        ask = CompareTree(exchange.rid, exchange.question, self._local.routes.epoch, exchange.partition, spans)
+        ask = CompareTree(exchange.rid, exchange.question, self._epoch(exchange), exchange.partition, spans)
         exchange.bytes_sent += sum(8 + len(span.hash) for span in spans)
         self._outbox.ack(exchange.peer, ask)
+
+    def _epoch(self, exchange: Exchange) -> int:
+        return self._local.routes.since[exchange.partition]
 
     def _wait(self, exchange: Exchange) -> None:
         exchange.due = self._local.now + config.EXCHANGE_STEP_MS
@@ -192,7 +195,7 @@ class AntiEntropy:
         exchange.bytes_sent += sum(len(r.key) + MARK_BYTES for r in registers)
         self._wait(exchange)
         exchange.question += 1
-        e, epoch = exchange, self._local.routes.epoch
+        e, epoch = exchange, self._epoch(exchange)
         ask = CompareKeys(e.rid, e.question, epoch, e.partition, e.asked, tuple(dots), e.full, tuple(registers))
         return self._outbox.ack(exchange.peer, ask)
 
@@ -259,7 +262,7 @@ class AntiEntropy:
             size += len(key) + len(held.blob)
             exchange.keys_repaired += key not in theirs
             # An ack: it may show what is not durable here yet.
-            self._outbox.ack(exchange.peer, WriteReplica(rid, local.routes.epoch, key, held.blob, until))
+            self._outbox.ack(exchange.peer, WriteReplica(rid, self._epoch(exchange), key, held.blob, until))
         exchange.bytes_sent += size
         self._wait(exchange)
 
@@ -294,7 +297,7 @@ class AntiEntropy:
             return self._fail(exchange, f"{exchange.skipped} records could not be taken in")
         exchange.step = "done"
         self._wait(exchange)
-        over = ExchangeDone(exchange.rid, self._local.routes.epoch, exchange.partition)
+        over = ExchangeDone(exchange.rid, self._epoch(exchange), exchange.partition)
         self._outbox.ack(self._local.me, over)
         self._outbox.ack(exchange.peer, over)
         return None
@@ -359,6 +362,13 @@ class AntiEntropy:
         """Exchanges with a peer that cannot be reached are over."""
         for exchange in [e for e in self._active.values() if e.peer == peer]:
             self._fail(exchange, f"{peer} was lost")
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: exchanges among those of before prove nothing."""
+        for exchange in [e for e in self._active.values() if e.partition in changed]:
+            self._fail(exchange, "its owners changed")
+        for pair in [pair for pair in self.finished if pair[0] in changed]:
+            del self.finished[pair]
 
     def on_tick(self, now: Millis) -> None:
         """Give up what is overdue, go on with what the throttle held back."""

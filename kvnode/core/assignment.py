@@ -16,6 +16,7 @@ See Dynamo §6.2 (strategy 3) and LESSONS 2.9 for the balance rules.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import blake2b
@@ -29,15 +30,20 @@ Owners = tuple[tuple[int, ...], ...]
 class Group:
     """The cluster, a rack, a host or a member, while places are given out."""
 
-    __slots__ = ("inside", "left", "member", "seed")
+    __slots__ = ("held", "inside", "left", "member", "number", "seed", "share")
 
     def __init__(self, name: str, member: int = -1) -> None:
-        self.seed = _seed(name)
+        self.seed = seed_of(name)
         self.member = member
         """Its index, if this is a member."""
         self.inside: list[Group] = []
         self.left = 0
         """Places it is still to be given."""
+        self.share = Fraction(0)
+        """Its exact share of the places..."""
+        self.held = 0
+        """...and how many it has, where a ring is changed (`places.py`)."""
+        self.number = -1
 
 
 def assign(members: Sequence[Member], q: int, n: int) -> Owners:
@@ -45,7 +51,7 @@ def assign(members: Sequence[Member], q: int, n: int) -> Owners:
     assert members
     assert n >= 1
     copies = min(n, len(members))
-    cluster = _tree(members)
+    cluster = tree(members)
     _give_shares(cluster, exact_shares(members, q, copies))
     assert cluster.left == q * copies
     placed: list[list[int]] = []
@@ -95,7 +101,7 @@ def _hosts(members: Sequence[Member]) -> list[list[int]]:
     return list(hosts.values())
 
 
-def _tree(members: Sequence[Member]) -> Group:
+def tree(members: Sequence[Member]) -> Group:
     """Cluster > racks > hosts > members. A host stands in the rack of its first member."""
     cluster = Group("")
     racks: dict[str, Group] = {}
@@ -138,7 +144,7 @@ def _take(group: Group, places: int, partition: int, rest: int, chosen: list[int
     extra = places - sum(inner.left // rest for inner in group.inside)
     neediest = sorted(
         (inner for inner in group.inside if inner.left % rest),
-        key=lambda inner: (-(inner.left % rest), _rank(partition, inner.seed)),
+        key=lambda inner: (-(inner.left % rest), rank(partition, inner.seed)),
     )
     assert 0 <= extra <= len(neediest)
     lucky = neediest[:extra]
@@ -150,7 +156,7 @@ def _take(group: Group, places: int, partition: int, rest: int, chosen: list[int
 
 def _first_places(placed: list[list[int]], members: Sequence[Member], q: int) -> Owners:
     """Choose whose place comes first, so that first places are as balanced as replicas are."""
-    seeds = [_seed(m.id) for m in members]
+    seeds = [seed_of(m.id) for m in members]
     owned = [0] * len(members)
     for owners in placed:
         for i in owners:
@@ -161,67 +167,71 @@ def _first_places(placed: list[list[int]], members: Sequence[Member], q: int) ->
     first: list[int] = []
     count = [0] * len(members)
     for partition, owners in enumerate(placed):
-        choice = min(owners, key=lambda i: (count[i] - high[i], _rank(partition, seeds[i])))
+        choice = min(owners, key=lambda i: (count[i] - high[i], rank(partition, seeds[i])))
         first.append(choice)
         count[choice] += 1
-    _even_out(placed, first, count, low, high)
+    even_out(placed, first, count, low, high)
     return tuple(
-        (first[p], *sorted((i for i in owners if i != first[p]), key=lambda i: _rank(p + 1, seeds[i])))
+        (first[p], *sorted((i for i in owners if i != first[p]), key=lambda i: rank(p + 1, seeds[i])))
         for p, owners in enumerate(placed)
     )
 
 
-def _even_out(
-    placed: list[list[int]], first: list[int], count: list[int], low: list[int], high: list[int]
-) -> None:
+def even_out(placed: list[list[int]], first: list[int], count: list[int], low: list[int], high: list[int]) -> None:
     """Shift first places along paths of partitions until every count is within its bounds.
 
     A flow argument says such paths exist: giving each owner 1/copies of every first place is a
     fractional solution, so a whole one exists too.
     """
+    firsts: list[list[int]] = [[] for _ in count]
+    for partition, owner in enumerate(first):
+        firsts[owner].append(partition)
     for member in range(len(count)):
         while count[member] > high[member]:
-            _shift(placed, first, count, member, {j for j in range(len(count)) if count[j] < high[j]})
+            _shift(placed, firsts, count, member, {j for j in range(len(count)) if count[j] < high[j]})
         while count[member] < low[member]:
             donors = [j for j in range(len(count)) if count[j] > low[j]]
-            donor = next(j for j in donors if _shift(placed, first, count, j, {member}))
+            donor = next(j for j in donors if _shift(placed, firsts, count, j, {member}))
             assert donor != member
+    for owner, partitions in enumerate(firsts):
+        for partition in partitions:
+            first[partition] = owner
 
 
-def _shift(placed: list[list[int]], first: list[int], count: list[int], giver: int, takers: set[int]) -> bool:
+def _shift(
+    placed: list[list[int]], firsts: list[list[int]], count: list[int], giver: int, takers: set[int]
+) -> bool:
     """Move one first place from `giver` to one of `takers`, through others where needed."""
-    firsts: dict[int, list[int]] = {}
-    for partition, owner in enumerate(first):
-        firsts.setdefault(owner, []).append(partition)
     came: dict[int, tuple[int, int]] = {giver: (-1, -1)}
     queue = [giver]
     for i in queue:
-        for partition in firsts.get(i, ()):
+        for partition in firsts[i]:
             for j in placed[partition]:
                 if j in came:
                     continue
                 came[j] = (i, partition)
                 queue.append(j)
                 if j in takers:
-                    _walk_back(first, came, j)
+                    _walk_back(firsts, came, j)
                     count[giver] -= 1
                     count[j] += 1
                     return True
     return False
 
 
-def _walk_back(first: list[int], came: dict[int, tuple[int, int]], end: int) -> None:
+def _walk_back(firsts: list[list[int]], came: dict[int, tuple[int, int]], end: int) -> None:
     while came[end][0] >= 0:
         previous, partition = came[end]
-        first[partition] = end
+        firsts[previous].remove(partition)
+        insort(firsts[end], partition)
         end = previous
 
 
-def _seed(name: str) -> int:
+def seed_of(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def _rank(partition: int, seed: int) -> int:
+def rank(partition: int, seed: int) -> int:
     """A fixed pseudo-random order of names, different in each partition (rendezvous hashing)."""
     mixed = (seed ^ (partition + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF

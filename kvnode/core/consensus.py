@@ -13,6 +13,8 @@ proposing a function of what the promises showed. Epochs of the ring can be deci
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 from msgspec import Struct
 
@@ -75,6 +77,8 @@ class Poll(Struct, gc=False):
     outbid: set[NodeId]
     lost: set[NodeId]
     """Those who refused or cannot be reached: not waited for, but counted if they answer yet."""
+    sides: tuple[tuple[frozenset[NodeId], int], ...] = ()
+    """Where there are two sets of acceptors, each with its own majority: those, in place of `need`."""
 
     def agree(self, node: NodeId) -> bool:
         """Count a node's yes. False when it has answered before, or was never asked."""
@@ -86,7 +90,13 @@ class Poll(Struct, gc=False):
     @property
     def enough(self) -> bool:
         """Whether a majority said yes."""
-        return len(self.agreed) >= self.need
+        return self.suffice(self.agreed)
+
+    def suffice(self, nodes: Collection[NodeId]) -> bool:
+        """Whether these are a majority; of each set, where there are two."""
+        if not self.sides:
+            return len(nodes) >= self.need
+        return all(len(side.intersection(nodes)) >= need for side, need in self.sides)
 
     @property
     def waiting(self) -> list[NodeId]:
@@ -96,9 +106,13 @@ class Poll(Struct, gc=False):
     @property
     def hopeless(self) -> bool:
         """Whether there cannot be enough any more."""
-        return len(self.agreed) + len(self.waiting) < self.need
+        return not self.suffice([*self.agreed, *self.waiting])
+
+    def anew(self) -> Poll:
+        """The same question, that nobody has answered."""
+        return Poll(self.members, self.need, set(), set(), set(), self.sides)
 
 
-def poll_of(members: tuple[NodeId, ...], need: int) -> Poll:
+def poll_of(members: tuple[NodeId, ...], need: int, sides: tuple[tuple[frozenset[NodeId], int], ...] = ()) -> Poll:
     """A question that nobody has answered."""
-    return Poll(members, need, set(), set(), set())
+    return Poll(members, need, set(), set(), set(), sides)

@@ -9,7 +9,7 @@ Input: Get and Put of keys owned elsewhere, Got, Written and Failed from owners,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,7 @@ from msgspec import Struct
 from kvnode import config
 from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
+from kvnode.core.rules import with_time_left
 from kvnode.protocol.messages import Error, Failed, Get, Got, Put, Written, safe_to_retry
 from kvnode.protocol.types import EVENTUAL, STRONG, Address, Millis, NodeId
 
@@ -29,6 +30,8 @@ class Forwarded(Struct, gc=False):
     owner: NodeId
     tried: tuple[NodeId, ...]
     deadline: Millis
+    stale: bool = False
+    """Refused, for want of the latest ring."""
 
 
 StandIn = Callable[[Address, Get | Put, tuple[NodeId, ...]], None]
@@ -50,19 +53,23 @@ class Forwarder:
         if isinstance(ask, Put) and ask.deadline and local.steady > ask.deadline:
             text = "its deadline has passed, by this node's clock"
             return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
+        if not local.routes.is_member:
+            text = f"{local.me} is no member of this cluster: ask one that is"
+            return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
         if ask.forwarded:
             text = f"{local.me} does not own this key at epoch {local.routes.epoch}"
             return local.outbox.send(client, self._failed(ask, Error.REFUSED, text))
         if len(self._pending) >= config.PENDING_MAX:
             text = f"{config.PENDING_MAX} requests are being forwarded here"
             return local.outbox.send(client, self._failed(ask, Error.OVERLOADED, text))
-        timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        timeout = local.settings.lasts(ask.timeout_ms)
         return self._send(client, ask, (), local.now + timeout)
 
     def _send(self, client: Address, ask: Get | Put, tried: tuple[NodeId, ...], deadline: Millis) -> None:
         local = self._local
         owner = self._choose(ask.key, tried)
-        if ask.mode == EVENTUAL and (owner is None or owner in local.peers.avoided):
+        stands_in = ask.mode == EVENTUAL and local.me not in local.routes.leaving
+        if stands_in and (owner is None or owner in local.peers.avoided):
             remaining = max(1, int(deadline - local.now))
             ask = msgspec.structs.replace(ask, timeout_ms=remaining)
             if isinstance(ask, Put):
@@ -74,7 +81,10 @@ class Forwarder:
             return local.outbox.send(client, self._failed(ask, error, "no owner of this key can be reached"))
         rid = local.next_rid()
         remaining = max(1, int(deadline - local.now))
-        onward: Get | Put = msgspec.structs.replace(ask, rid=rid, forwarded=True, timeout_ms=remaining)
+        epoch = local.routes.epoch_of(ask.key)
+        onward: Get | Put = msgspec.structs.replace(
+            ask, rid=rid, forwarded=True, timeout_ms=remaining, epoch=epoch
+        )
         if isinstance(onward, Put):
             until = local.steady + local.ahead.get(owner, 0) + remaining
             onward = msgspec.structs.replace(onward, retry=ask.retry or bool(tried), deadline=until)  # type: ignore[union-attr]
@@ -101,6 +111,24 @@ class Forwarder:
             # This owner left no trace, but the one before it may have.
             passed = msgspec.structs.replace(passed, maybe_applied=True)
         return self._local.outbox.send(forwarded.client, passed)
+
+    def on_stale(self, sender: NodeId, rid: int) -> bytes | None:
+        """An owner knows a later epoch, and has not begun: the request, whose key is told, is to go out again."""
+        forwarded = self._pending.get(rid)
+        if forwarded is None or forwarded.owner != sender:
+            return None
+        forwarded.stale = True
+        return forwarded.ask.key
+
+    def on_ring(self, changed: Collection[int]) -> list[tuple[Address, Get | Put]]:
+        """Some partitions have other owners, or are to: what was refused for that is to be asked anew."""
+        again: list[tuple[Address, Get | Put]] = []
+        for rid, forwarded in list(self._pending.items()):
+            if forwarded.stale and self._local.routes.partition(forwarded.ask.key) in changed:
+                del self._pending[rid]
+                left = forwarded.deadline - self._local.now
+                again.append((forwarded.client, with_time_left(forwarded.ask, left)))
+        return again
 
     def on_peer_lost(self, peer: NodeId) -> None:
         """An owner cannot be reached: try the next where that is safe, else say that we do not know."""

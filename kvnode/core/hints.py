@@ -15,11 +15,12 @@ See Dynamo §4.6. A fallback's record of a key is the merge of its hints for it 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 import msgspec
-from msgspec import Struct
 
 from kvnode import config
+from kvnode.core.kept import Kept, Sent
 from kvnode.core.local import Local
 from kvnode.core.outbox import Hint, Unreadable
 from kvnode.core.versions import Held, merge_held
@@ -41,34 +42,6 @@ from kvnode.protocol.types import Address, Millis, NodeId
 
 FULL = "no room for more hints"
 RATE_WINDOW_MS = 1_000
-
-
-class Kept(Struct, gc=False):
-    """The hints for one owner, and how their delivery goes."""
-
-    hints: dict[bytes, Hint]
-    """In the order in which their keys were first kept."""
-    queue: deque[bytes]
-    """Keys to be sent: each kept key is in here or on its way."""
-    bytes: int = 0
-    in_flight: int = 0
-    wait_until: Millis = 0
-    """Not to be sent before: the owner refused, or could not be reached."""
-    allowance: float = 0.0
-    """Hints that may be sent now."""
-    delivered: int = 0
-    window: Millis = 0
-    window_count: int = 0
-    per_s: float = 0.0
-
-
-class Sent(Struct, frozen=True, gc=False):
-    """A hint on its way."""
-
-    owner: NodeId
-    to: NodeId
-    key: bytes
-    digest: bytes
 
 
 class Hints:
@@ -158,12 +131,38 @@ class Hints:
         """What this node keeps of a key it does not own: the merge of its hints for it."""
         found: Held | None = None
         local = self._local
-        for owner in local.routes.owners[local.routes.partition(key)]:
+        for owner in local.routes.holders(local.routes.partition(key)):
             kept = self._kept.get(owner)
             hint = kept.hints.get(key) if kept is not None else None
             if hint is not None:
                 found = hint.held if found is None else merge_held(found, hint.held.blob)
         return found
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners: what is kept for one that lost its place goes to all of now.
+
+        Never refused for want of room: it was acknowledged.
+        """
+        routes, me = self._local.routes, self._local.me
+        for owner, kept in list(self._kept.items()):
+            for key in [k for k in kept.hints if routes.partition(k) in changed]:
+                partition = routes.partition(key)
+                if owner in routes.holders(partition):
+                    continue
+                hint = kept.hints[key]
+                for heir in routes.owners[partition]:
+                    if heir == me:
+                        self._outbox.merge(key, hint.held.blob)
+                    else:
+                        self._inherit(heir, key, hint)
+                self._drop(owner, key)
+
+    def _inherit(self, heir: NodeId, key: bytes, hint: Hint) -> None:
+        known = self._kept[heir].hints.get(key) if heir in self._kept else None
+        if known is not None:
+            hint = Hint(merge_held(known.held, hint.held.blob), min(known.since, hint.since))
+        self._add(heir, key, hint)
+        self._outbox.keep_hint(heir, key, hint)
 
     def owners_of(self, key: bytes) -> tuple[NodeId, ...]:
         """For whom a hint of this key is kept."""
@@ -176,7 +175,8 @@ class Hints:
         local, outbox = self._local, self._outbox
         if order.deadline < local.steady:
             return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
-        if order.owner == local.me or local.routes.ring.member(order.owner) is None:
+        outside = local.routes.ring.member(order.owner) is None or local.me in local.routes.leaving
+        if order.owner == local.me or outside:
             return outbox.send(sender, ReplicaRefused(order.rid, f"no hint can be kept for {order.owner} here"))
         try:
             kept = self.keep(order.owner, order.key, merge_held(None, order.record))
@@ -301,7 +301,7 @@ class Hints:
             rid = local.next_rid()
             self._sent[rid] = Sent(owner, to, key, hint.held.digest)
             self._overdue.append((now + config.HINT_RETRY_MS, rid))
-            order = WriteReplica(rid, local.routes.epoch, key, hint.held.blob, local.until(to))
+            order = WriteReplica(rid, local.routes.epoch_of(key), key, hint.held.blob, local.until(to))
             self._outbox.send(to, order)
 
     def _take_over(self, owner: NodeId, kept: Kept, key: bytes, hint: Hint) -> None:
@@ -318,7 +318,7 @@ class Hints:
     def _target(self, owner: NodeId, key: bytes, hint: Hint) -> NodeId | None:
         """Who takes a hint now: its owner; once that has been away for too long, any other owner."""
         local = self._local
-        owners = local.routes.owners[local.routes.partition(key)]
+        owners = local.routes.holders(local.routes.partition(key))
         if owner in owners:
             if owner not in local.peers.avoided:
                 return owner

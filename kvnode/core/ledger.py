@@ -10,6 +10,7 @@ late answers are still seen.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 from kvnode import config
@@ -51,6 +52,12 @@ class Ledger(Generic[Q]):
             assert quorum.done
             self.quorums.pop(rid, None)
 
+    def give_up(self, changed: Collection[int]) -> list[Q]:
+        """Forget every request in these partitions. Those that have no answer yet."""
+        partition = self._local.routes.partition
+        over = [rid for rid, quorum in self.quorums.items() if partition(quorum.key) in changed]
+        return [quorum for quorum in map(self.quorums.pop, over) if not quorum.done]
+
     def expire(self, now: Millis) -> list[tuple[int, Q]]:
         """End what is overdue, and avoid the owners that let it down. What was waiting for one."""
         ended = []
@@ -68,7 +75,7 @@ class Ledger(Generic[Q]):
 
     def deadline(self, asked_ms: int, started: Millis) -> Millis:
         """When a request that began then must have ended."""
-        return started + min(asked_ms or self._local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        return started + self._local.settings.lasts(asked_ms)
 
     # ---- owners that are out ---------------------------------------------------------------
 
@@ -92,9 +99,13 @@ class Ledger(Generic[Q]):
         `owners`: those apart from this node, which is one replica, as owner or as fallback.
         """
         local = self._local
+        partition = local.routes.partition(ask.key)
         can = 1 + local.peers.reachable(owners)
+        if partition in local.routes.pending:  # two sets of owners: the worse counts
+            sides = local.routes.sides(partition)
+            can = 1 + min(local.peers.reachable(o for o in side if o in owners) for side in sides)
         if ask.mode == EVENTUAL:
-            fallbacks = local.routes.fallbacks(local.routes.partition(ask.key))
+            fallbacks = local.routes.fallbacks(partition)
             can += local.peers.reachable(f for f in fallbacks if f != local.me)
         if can >= need:
             return False

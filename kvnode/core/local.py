@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from kvnode import config
 from kvnode.config import Settings
 from kvnode.core.clock import HybridClock
 from kvnode.core.events import EventLog
@@ -90,7 +89,7 @@ class Local:
 
     def until(self, peer: NodeId) -> WallMillis:
         """The deadline of a record sent to this peer, by its steady clock: merging late buries nothing."""
-        return self.steady + self.ahead.get(peer, 0) + config.WRITE_DEADLINE_MAX_MS
+        return self.steady + self.ahead.get(peer, 0) + self.settings.write_deadline_ms
 
     def next_rid(self) -> int:
         """A request id no other boot of this node has used."""

@@ -62,6 +62,8 @@ class Membership:
         self.recovering: Callable[[], int] = lambda: 0
         """In how many partitions this node does not count for quorum reads, or casts no ballot, yet: others
         remember its disk once there is none."""
+        self.on_epoch: Callable[[NodeId], None] = lambda _: None
+        """Told of a member that holds a later ring than this node."""
         self._seen: dict[NodeId, Seen] = {}
         self._against: dict[NodeId, dict[NodeId, Suspicion]] = {}
         """Accused -> observer -> its suspicion."""
@@ -85,6 +87,18 @@ class Membership:
         """Whether a member has missed two beats: sooner than it is suspected. In small clusters only."""
         seen = self._seen.get(node)
         return seen is not None and self._small and self._local.now - seen.arrivals.last > config.SILENT_MS
+
+    def epoch_of(self, node: NodeId) -> int:
+        """The epoch of the ring that a member holds durably, as it said last; 0 where it said nothing."""
+        if node == self._local.me:
+            return self._local.routes.epoch
+        seen = self._seen.get(node)
+        return 0 if seen is None else seen.alive.epoch
+
+    def oldest_hint_of(self, node: NodeId) -> int:
+        """Since when a member keeps its oldest hint, as it said last; 0 while it keeps none."""
+        seen = self._seen.get(node)
+        return 0 if seen is None else seen.alive.oldest_hint
 
     @property
     def heard_of(self) -> int:
@@ -161,6 +175,8 @@ class Membership:
             self._word(alive)
         seen.alive = alive
         seen.at = local.now
+        if alive.epoch > local.routes.epoch:
+            self.on_epoch(node)
         if not relayed:  # else it is as old as its way was long
             local.ahead[node] = alive.steady_ms - local.steady
             local.skewed = local.skewed or abs(local.ahead[node]) > config.SKEW_MS
@@ -194,7 +210,10 @@ class Membership:
         return min(self._next_beat, self._next_gossip)
 
     def on_tick(self, now: Millis) -> None:
-        """Beat, gossip, suspect."""
+        """Beat, gossip, suspect. Who is outside has nobody to beat to, and no say."""
+        if not self._local.routes.is_member:
+            self._next_beat = self._next_gossip = now + config.BEAT_MS
+            return
         self._follow_ring(now)
         if self._ticked is not None:
             self._forgive(now - self._ticked)
@@ -248,7 +267,7 @@ class Membership:
         me = self._me
         self._me = Alive(
             me.node, me.incarnation, me.heartbeat + 1, tuple(suspects), me.disk_id, me.boot,
-            local.wall, local.steady, self.oldest_hint(), self.recovering(),
+            local.wall, local.steady, self.oldest_hint(), self.recovering(), local.routes.epoch,
         )  # fmt: skip
         for node in [n for n, seen in self._seen.items() if seen.state != UP or n in self._against]:
             self._judge(node, self._seen[node])

@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import repeat
 from typing import NamedTuple
@@ -170,6 +170,18 @@ class HashTree:
         """The leaves of a span in which there is anything."""
         start, size = span
         return [leaf for leaf in range(start, start + size) if self.hash(Span(leaf, 1)) != NOTHING]
+
+    def held_from(self, start: int, end: int) -> Iterator[int]:
+        """The leaves from one to before another in which there is anything, as they are come to."""
+        for slot in range(start >> 6, (end + SLOT_LEAVES - 1) >> 6):
+            if slot in self._pages:
+                for leaf in range(max(start, slot << 6), min(end, (slot + 1) << 6)):
+                    if self.hash(Span(leaf, 1)) != NOTHING:
+                        yield leaf
+
+    def slots_in(self, start: int, end: int) -> int:
+        """In how many slots of these leaves anything was ever held."""
+        return sum(slot in self._pages for slot in range(start >> 6, (end + SLOT_LEAVES - 1) >> 6))
 
     # ---- keeping ---------------------------------------------------------------------------
 

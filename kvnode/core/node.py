@@ -20,37 +20,44 @@ from typing import Any
 import msgspec
 
 from kvnode import config
-from kvnode.core.acceptor import Acceptor
 from kvnode.core.answering import Answering
 from kvnode.core.antientropy import AntiEntropy
+from kvnode.core.ballots import Ballots
 from kvnode.core.faultdesk import FaultDesk
 from kvnode.core.forward import Forwarder
+from kvnode.core.gate import GATED
 from kvnode.core.hints import Hints
+from kvnode.core.holding import held_of_key, state_of
 from kvnode.core.local import Local
 from kvnode.core.membership import Membership
 from kvnode.core.merkle import span_of
 from kvnode.core.observer import Observer, Vitals
-from kvnode.core.outbox import Turn, Unreadable
+from kvnode.core.outbox import Turn
 from kvnode.core.reader import Reader
+from kvnode.core.readrepair import ReadRepair
 from kvnode.core.reaper import Reaper
 from kvnode.core.recovery import Recovery
-from kvnode.core.regreaper import RegisterReaper
-from kvnode.core.regrepair import RegisterRepair
-from kvnode.core.rejoin import Rejoin
+from kvnode.core.registering import Registering
 from kvnode.core.replica import Replica
+from kvnode.core.rerouting import Rerouting
 from kvnode.core.rounds import Rounds
 from kvnode.core.scanner import Scanner
 from kvnode.core.scrubber import Scrubber
-from kvnode.core.strong import Strong
-from kvnode.core.worlds import Worlds
+from kvnode.core.shaping import Shaping
 from kvnode.core.writeback import WriteBack
 from kvnode.core.writer import Writer
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Partition, Ring, hash_slot
-from kvnode.protocol.types import STRONG, Address, Millis, NodeId, WallMillis
+from kvnode.protocol.types import EVENTUAL, STRONG, Address, Millis, NodeId, WallMillis
 
 Handler = Callable[[Any, Any], object]
 """Takes sender and message; the tables below keep the two in step, so the types are theirs."""
+
+
+OF_STRANGERS = frozenset({m.Knock, m.AskRing, m.RingTold, m.Reported})
+"""What a node that is no member may say."""
+LOOPED = frozenset({m.AskBatch, m.ExchangeDone})
+"""What a node says to itself to hear of a commit, under the name of what it says to others."""
 
 
 class Node:
@@ -58,7 +65,6 @@ class Node:
 
     def __init__(self, local: Local, vitals: Vitals, *, founded: bool = False) -> None:
         """`founded`: the disk was made together with the cluster, so it has nothing to have lost."""
-        assert local.routes.ring.member(local.me) is not None
         self._local = local
         self._next_tick: Millis = 0
         self._steady_base = 0.0
@@ -67,18 +73,18 @@ class Node:
         self._reader = Reader(local, self.hints.record)
         self._writer = Writer(local, self._reader, self.hints)
         self._reader.then = self._writer.on_read
+        self._reader.mend = ReadRepair(local, self._reader).mend
         self._write_back = WriteBack(local, self._reader)
         self._reader.write_back = self._write_back.begin
         self._forwarder = Forwarder(local, self._stand_in)
         self._replica = Replica(local, self._reader.heal)
         self._scanner = Scanner(local)
         self._recovery = Recovery(local, founded=founded)
-        self._rejoin = Rejoin(local)
-        self._acceptor = Acceptor(local)
-        self._strong = Strong(local)
-        self._regreaper = RegisterReaper(local)
-        self._regrepair = RegisterRepair(local, self._strong.ballot_above)
-        self._worlds = Worlds(local)
+        ballots = Ballots(local)
+        self._registering = Registering(local, ballots)
+        self._strong, self._worlds = self._registering.strong, self._registering.worlds
+        self.shaping = Shaping(local, ballots, self._reader.heal, founded=founded)
+        """What changes the shape of the cluster; the simulator looks."""
         self.membership = Membership(local, self._recovery.on_word)
         """Who is up, as this node sees it; the simulator looks."""
         self.exchanges = AntiEntropy(local, self._reader.heal)
@@ -91,7 +97,13 @@ class Node:
         self._observer = Observer(local, vitals, self._conclude, self.own_state)
         self._ticking = (
             self._reader, self._write_back, self._writer, self._forwarder, self._scanner, self._observer,
-            self.hints, self.exchanges, self.rounds, self._strong, self._regrepair,
+            self.hints, self.exchanges, self.rounds, self._strong, self._registering.repair, self.shaping,
+        )  # fmt: skip
+        self._rerouting = Rerouting(
+            local, lambda client, ask: self._from_client[type(ask)](client, ask), shaping=self.shaping,
+            registering=self._registering, recovery=self._recovery, membership=self.membership,
+            exchanges=self.exchanges, reaper=self._reaper, hints=self.hints, writer=self._writer,
+            reader=self._reader, write_back=self._write_back, forwarder=self._forwarder, scanner=self._scanner,
         )  # fmt: skip
         self._wire()
         self._from_client = self._client_table()
@@ -113,6 +125,7 @@ class Node:
             m.RunRepair: self.rounds.on_run,
             m.PauseRepair: self.rounds.on_pause,
             **dict.fromkeys((m.SetFault, m.HealFault, m.ListFaults), self.fault_desk.on_order),
+            **self.shaping.client_table(),
         }
 
     def _node_table(self) -> dict[type, Handler]:
@@ -126,9 +139,7 @@ class Node:
             m.WriteReplica: self._replica.on_write_replica,
             m.ReplicaWritten: self._on_replica_written,
             m.ReplicaRefused: self._on_replica_refused,
-            m.Got: self._forwarder.on_reply,
-            m.Written: self._forwarder.on_reply,
-            m.Failed: self._forwarder.on_reply,
+            **dict.fromkeys((m.Got, m.Written, m.Failed), self._forwarder.on_reply),
             m.ScanReplica: self._replica.on_scan_replica,
             m.ReplicaScanned: self._scanner.on_replica_scanned,
             m.Report: self._observer.on_report,
@@ -149,40 +160,30 @@ class Node:
             m.ExchangeDone: self._on_exchange_done,
             m.Reap: self._reaper.on_reap,
             m.ReapAnswer: self._reaper.on_reap_answer,
-            m.Prepare: self._acceptor.on_prepare,
-            m.Promised: self._either(self._regrepair.on_promised, self._strong.on_promised),
-            m.Accept: self._acceptor.on_accept,
-            m.Accepted: self._either(self._regrepair.on_accepted, self._strong.on_accepted),
-            m.Outbid: self._either(self._regrepair.on_outbid, self._strong.on_outbid),
-            m.ReadRegister: self._acceptor.on_read_register,
-            m.RegisterRead: self._either(self._regrepair.on_register_read, self._strong.on_register_read),
-            m.ReapRegister: self._regreaper.on_reap_register,
-            m.RegisterReapAnswer: self._regreaper.on_register_reap_answer,
-            m.CopyRegisters: self._acceptor.on_copy_registers,
-            m.RegistersCopied: self._rejoin.on_registers_copied,
+            m.Stale: self._rerouting.on_stale,
+            **self._registering.table(),
+            **self.shaping.node_table(),
         }
-
-    def _either(self, repair: Handler, strong: Handler) -> Handler:
-        """An answer to a ballot is for the mechanism that asked."""
-        return lambda sender, told: (repair if self._regrepair.of(told.rid) else strong)(sender, told)
 
     def _wire(self) -> None:
         """Who is told of what."""
-        self.membership.oldest_hint = self.hints.oldest
+        self.membership.oldest_hint = lambda: self.shaping.oldest_kept(self.hints)
         self.membership.recovering = lambda: len(self._local.recovering | self._local.voteless)
         self.exchanges.on_exchanged = self._on_exchanged
         self.exchanges.on_busy = self.rounds.on_busy
-        self.exchanges.on_register = self._regrepair.want
+        self.exchanges.on_register = self._registering.repair.want
         self.rounds.urgent = self._urgent
         self.rounds.answering = self._answering.answering
         self._scrubber.on_dead = self._reaper.on_dead
-        self._scrubber.on_dead_register = self._regreaper.on_dead
-        self._observer.why_register = self._regreaper.why
+        self._scrubber.on_dead_register = self._registering.reaper.on_dead
+        self._observer.outside = self.shaping.outsiders.members
+        self._observer.why_register = self._registering.reaper.why
         self._reaper.hints_since = self._hints_since
         self._writer.settled = self._reaper.settled
         self._strong.silent = self.membership.silent
-        self._rejoin.vouched = self._recovery.vouched
-        self._recovery.on_sure = self._rejoin.vote_where_sure
+        self._registering.rejoin.vouched = self._recovery.vouched
+        self._recovery.on_sure = self._registering.rejoin.vote_where_sure
+        self.shaping.wire(self.membership, self.exchanges, self._answering.answering, self.hints, self.receive)
 
     # ---- the door --------------------------------------------------------------------------
 
@@ -216,14 +217,22 @@ class Node:
         """Act on one message. What it may be depends on who sent it."""
         if isinstance(sender, str):
             handler = self._from_node.get(type(message))
+            if sender not in self._local.routes.known and type(message) not in OF_STRANGERS:
+                return self._local.ignore("said_by_a_stranger")
             if self._local.peers.avoided:
                 self._heard(NodeId(sender), message)
+            if type(message) in GATED and not self._admitted(NodeId(sender), message):
+                return None
         else:
             handler = self._from_client.get(type(message))
         if handler is None:
             return self._local.ignore("out_of_place")
         handler(sender, message)
         return None
+
+    def _admitted(self, sender: NodeId, message: Any) -> bool:
+        """Whether what acts across a change of owners may be acted on now; what tells of our own commit may."""
+        return (sender == self.id and type(message) in LOOPED) or self.shaping.gate.admits(sender, message)
 
     def _heard(self, peer: NodeId, message: m.Message) -> None:
         """A message from a peer, while some peer is avoided: a heartbeat says less than an answer."""
@@ -247,12 +256,11 @@ class Node:
             local.peers.on_tick(local.now)
             self.membership.on_tick(local.now)
             self._recovery.on_tick(local.now)
-            self._rejoin.on_tick(local.now)
+            self._registering.rejoin.on_tick(local.now)
             for mechanism in self._ticking:
                 mechanism.on_tick(local.now)
-            self._scrubber.on_tick(local.now)
-            self._reaper.on_tick(local.now)
-            self._regreaper.on_tick(local.now)
+            for slow in (self._scrubber, self._reaper, self._registering.reaper):
+                slow.on_tick(local.now)
         return local.outbox.take()
 
     def committed(self, number: int) -> None:
@@ -267,7 +275,7 @@ class Node:
     @property
     def halt(self) -> str:
         """Why this node must stop at once; empty while it may go on."""
-        return self._recovery.halt
+        return self._recovery.halt or self.shaping.topology.removed
 
     @property
     def wake_at(self) -> Millis:
@@ -294,7 +302,8 @@ class Node:
 
     def _on_get(self, sender: Address, ask: m.Get) -> None:
         routes = self._local.routes
-        peers = routes.peers[hash_slot(ask.key) >> routes.shift]
+        asked = routes.peers if ask.mode == EVENTUAL else routes.asked
+        peers = asked[hash_slot(ask.key) >> routes.shift]
         if peers is None:
             self._forwarder.on_request(sender, ask)
         elif ask.mode == STRONG:
@@ -304,7 +313,7 @@ class Node:
 
     def _on_put(self, sender: Address, ask: m.Put) -> None:
         routes = self._local.routes
-        peers = routes.peers[hash_slot(ask.key) >> routes.shift]
+        peers = routes.asked[hash_slot(ask.key) >> routes.shift]
         if peers is None:
             self._forwarder.on_request(sender, ask)
         elif ask.mode == STRONG:
@@ -330,9 +339,8 @@ class Node:
             or self.exchanges.on_replica_refused(sender, refused)
             or self._scanner.on_silent(sender, refused.rid)
             or self._observer.on_silent(sender, refused.rid, refused.reason)
-            or self._strong.on_replica_refused(sender, refused)
-            or self._regrepair.on_replica_refused(sender, refused)
-            or self._rejoin.on_replica_refused(sender, refused)
+            or self._registering.on_replica_refused(sender, refused)
+            or self.shaping.on_replica_refused(sender, refused)
         ):
             self._local.ignore("replica_refused")
 
@@ -346,12 +354,14 @@ class Node:
         if isinstance(ask, m.Get):
             self._reader.on_get_for_owners(client, ask, owners)
         else:
-            self._writer.on_put_for_owners(client, ask, owners)
+            routes = self._local.routes
+            self._writer.on_put_for_owners(client, ask, routes.holders(routes.partition(ask.key)))
 
     # ---- where mechanisms know what another one needs --------------------------------------
 
     def _on_exchanged(self, partition: int, peer: NodeId) -> None:
         self.hints.on_exchanged(partition, peer)
+        self.shaping.on_exchanged(partition, peer)
         self._recovery.on_exchanged(partition, peer)
 
     def _urgent(self) -> list[tuple[int, NodeId]]:
@@ -375,6 +385,9 @@ class Node:
             needs_repair=len(self.hints.needs_repair),
             repair=self.rounds.view(),
             recovering=len(self._local.recovering),
+            member=routes.ring.membership(self._local.me),
+            moves=self.shaping.view(),
+            branch=routes.ring.branch,
             faults=self.fault_desk.faults,
             problem=self._local.refusal or report.problem,
             roots=tuple(m.RootHash(p, tree.hash(span_of(p, routes.ring.q))) for p in owned),
@@ -382,15 +395,6 @@ class Node:
 
     def own_state(self, key: bytes) -> m.ReplicaState:
         """What this node holds of a key, as an owner or for others."""
-        local = self._local
-        hinted = self.hints.owners_of(key)
-        if local.routes.peers[local.routes.partition(key)] is None:
-            held = self.hints.record(key)
-        else:
-            try:
-                held = local.outbox.read(key)
-            except Unreadable:
-                return m.ReplicaState(local.me, "unreadable", b"", b"", hinted)
-        if held is None:
-            return m.ReplicaState(local.me, "absent", b"", b"", hinted)
-        return m.ReplicaState(local.me, "present", held.blob, held.digest, hinted, self._reaper.why(key, held))
+        told, held = held_of_key(self._local, key, self.hints.record(key))
+        grave = self._reaper.why(key, held) if held is not None else ""
+        return state_of(self._local, told, held, self.hints.owners_of(key), grave)

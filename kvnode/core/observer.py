@@ -31,6 +31,7 @@ from kvnode.protocol.messages import (
     Failed,
     Hello,
     NodeReport,
+    Outsider,
     RegisterState,
     ReplicaExplained,
     ReplicaState,
@@ -40,7 +41,7 @@ from kvnode.protocol.messages import (
     Welcome,
 )
 from kvnode.protocol.replication import UNREADABLE
-from kvnode.protocol.ring import hash_slot
+from kvnode.protocol.ring import Member, hash_slot
 from kvnode.protocol.types import Address, Millis, NodeId, decode_record
 
 Vitals = Callable[[], NodeReport]
@@ -65,6 +66,8 @@ class Gathering(Struct, gc=False):
     waiting: set[NodeId]
     reports: dict[NodeId, NodeReport]
     states: dict[NodeId, ReplicaState]
+    outside: tuple[Member, ...] = ()
+    """Nodes that are asked, and are no members."""
 
 
 class Observer:
@@ -77,6 +80,8 @@ class Observer:
         self._own_state = own_state
         self._gatherings: dict[int, Gathering] = {}
         self._deadlines = Deadlines()
+        self.outside: Callable[[], tuple[Member, ...]] = tuple
+        """Nodes that are known, and no members."""
         self.why_register: Callable[[bytes], str] = lambda _: ""
         """Why a deleted register is still here."""
 
@@ -96,9 +101,12 @@ class Observer:
         if len(self._gatherings) >= config.PENDING_MAX:
             return self._overloaded(client, ask.rid)
         local = self._local
-        gathering = Gathering(client, ask, set(local.routes.others), {local.me: self.report(roots=ask.roots)}, {})
+        outside = tuple(member for member in self.outside() if member.id != local.me)
+        waiting = {*local.routes.others, *(member.id for member in outside)}
+        own = {local.me: self.report(roots=ask.roots)}
+        gathering = Gathering(client, ask, waiting, own, {}, outside)
         rid = self._begin(gathering, ask.timeout_ms)
-        for peer in local.routes.others:
+        for peer in sorted(waiting):
             local.outbox.tell(peer, Report(rid, ask.roots))
         return self._step(rid, gathering)
 
@@ -131,7 +139,7 @@ class Observer:
             p99_ms=p99,
             avoided=tuple(sorted(local.peers.avoided)),
             took=local.latency.coarse(),
-            counters=dict(sorted((vitals.counters | dict(local.counters)).items())),
+            counters=dict(sorted((vitals.counters | local.counters | {"requests": local.latency.total}).items())),
         )
         return self._conclude(report, roots=roots)
 
@@ -249,7 +257,8 @@ class Observer:
         match gathering.ask:
             case Status(rid=theirs):
                 reports = tuple(gathering.reports.get(m) for m in local.routes.members)
-                reply = ClusterReport(theirs, local.routes.ring, reports, local.me)
+                outside = tuple(Outsider(one, gathering.reports.get(one.id)) for one in gathering.outside)
+                reply = ClusterReport(theirs, local.routes.ring, reports, local.me, outside)
                 local.outbox.send(gathering.client, reply)
             case Explain(rid=theirs, key=key):
                 partition = local.routes.partition(key)

@@ -3,6 +3,9 @@
 Promises: a node counts once toward R or W whatever it repeats; `enough` never turns false again.
 Never: sends anything, knows the time, or touches the store.
 
+While a move of the partition is pending there are two sets of owners, and each must have its number: two
+`sides`, in bits. `have` is then how far the worse of the two is, as if it stood alone.
+
 A quorum ends in one of three ways: *enough* answers came; *hopeless*, because too few owners are
 left to answer; or its deadline passes. It stays until all owners answered, so late answers are
 still seen.
@@ -10,11 +13,22 @@ still seen.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from kvnode.core.versions import Held
-from kvnode.protocol.messages import Answer, Hinted, Put
+from kvnode.protocol.messages import Answer, Get, Hinted, Put
 from kvnode.protocol.types import Address, Millis, NodeId, Version
+
+
+class Side(NamedTuple):
+    """One of the sets of owners that must each have its quorum."""
+
+    owners: int
+    """In bits."""
+    need: int
 
 
 class Quorum(Struct, gc=False):
@@ -50,6 +64,10 @@ class Quorum(Struct, gc=False):
     """Owners whose place a fallback has taken. Neither counts beside the other: a hint ends up there."""
     hinted: list[Hinted] | None = None
     """For the story: which owner's record is kept where."""
+    sides: tuple[Side, ...] = ()
+    """The sets of owners, where there are two; then `need` is that of the first."""
+    request: Get | Put | None = None
+    """What a client asked for: needed again should the owners change meanwhile."""
 
     @property
     def enough(self) -> bool:
@@ -71,8 +89,12 @@ class Quorum(Struct, gc=False):
     @property
     def hopeless(self) -> bool:
         """Whether those who may still answer are too few."""
-        waiting = (~(self.answered | self.lost) & ((1 << len(self.peers) + 1) - 1)).bit_count()
-        return self.have + waiting + (len(self.standing) if self.standing else 0) < self.need
+        waiting = ~(self.answered | self.lost) & ((1 << len(self.peers) + 1) - 1)
+        standing = len(self.standing) if self.standing else 0
+        if not self.sides:
+            return self.have + waiting.bit_count() + standing < self.need
+        reach = self.answered | self.covered | waiting
+        return any((reach & side.owners).bit_count() + standing < side.need for side in self.sides)
 
     @property
     def finished(self) -> bool:
@@ -97,7 +119,37 @@ class Quorum(Struct, gc=False):
         self.answered |= bit
         if not self.covered & bit:
             self.have += 1
+            if self.sides:
+                self.recount()
         return True
+
+    def recount(self) -> None:
+        """How far the worse side is."""
+        there = self.answered | self.covered
+        self.have = self.need + min((there & side.owners).bit_count() - side.need for side in self.sides)
+
+    def bits_of(self, nodes: Collection[NodeId], me: NodeId) -> int:
+        """These owners, in bits."""
+        bits = sum(1 << i for i, peer in enumerate(self.peers) if peer in nodes)
+        return bits | (1 << len(self.peers) if me in nodes else 0)
+
+    def retarget(self, peers: tuple[NodeId, ...], *, mine: bool) -> None:
+        """The owners are others now: whoever answered before is not asked again, the new ones are yet to be.
+
+        `mine`: this node is one of them.
+        """
+        old, self.peers = self.peers, peers
+        for name in ("asked", "answered", "lost", "covered"):
+            bits = getattr(self, name)
+            kept = sum(1 << i for i, peer in enumerate(peers) if peer in old and bits >> old.index(peer) & 1)
+            setattr(self, name, kept | (bits >> len(old) & 1) << len(peers))
+        if self.called is not None:
+            self.called = dict.fromkeys(self.called, self.lost)
+        me = 1 << len(peers)
+        if not mine:
+            self.answered, self.lost = self.answered & ~me, self.lost | me
+        self.asked, self.sides = 2 * me - 1, ()
+        self.have = (self.answered | self.covered).bit_count()
 
     def lose(self, node: NodeId) -> bool:
         """An owner will not answer. False when it already has, or is none."""
@@ -134,6 +186,8 @@ class Quorum(Struct, gc=False):
             self.voted.add(fallback)
             self.covered |= free & -free
             self.have += 1
+            if self.sides:
+                self.recount()
         return True
 
     def tell(self, node: NodeId, now: Millis, told: str, *, ok: bool = True, kind: str = "owner") -> None:

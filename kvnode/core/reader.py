@@ -21,7 +21,8 @@ is a read of its own that needs *every* other owner; until it succeeds the copy 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 
 import msgspec
 
@@ -30,7 +31,8 @@ from kvnode.core.ledger import ME, Ledger
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.quorum import GetQuorum
-from kvnode.core.rules import needed_r
+from kvnode.core.rules import needed_r, with_time_left
+from kvnode.core.sides import needed_by, needed_in_each, set_sides
 from kvnode.core.versions import ABSENT, NEVER, Held, as_read, merge_held
 from kvnode.protocol.messages import (
     Answer,
@@ -43,13 +45,10 @@ from kvnode.protocol.messages import (
     ReplicaRead,
     ReplicaRefused,
     ReplicaSame,
-    WriteReplica,
 )
 from kvnode.protocol.replication import RECOVERING, UNREADABLE
 from kvnode.protocol.types import EVENTUAL, QUORUM, Address, Millis, NodeId
 
-NO_REPLY = 0
-"""The request id of a write whose outcome nobody waits for."""
 NOBODY: Address = b""
 """The client of a read that this node makes for itself."""
 
@@ -64,8 +63,6 @@ class Reader:
         self._local = local
         self._outbox = local.outbox
         self._hinted = hinted
-        self._mending_since: Millis = 0
-        self._mended = 0
         self.ledger: Ledger[GetQuorum] = Ledger(local, "r")
         self._quorums = self.ledger.quorums
         self._hedges: deque[tuple[Millis, int]] = deque()
@@ -73,6 +70,8 @@ class Reader:
         self._healing: set[bytes] = set()
         self.write_back: Callable[[GetQuorum], bool] = lambda _: False
         """Has a majority hold what a `quorum` read shows, then answers. False where one does already."""
+        self.mend: Callable[[GetQuorum], None] = lambda _: None
+        """Brings those that were stale up to date."""
         self.then: Then = _nothing
         """Who goes on with a put once what it had to read is in."""
 
@@ -84,8 +83,9 @@ class Reader:
     # ---- asking ----------------------------------------------------------------------------
 
     def on_get(self, client: Address, ask: Get, peers: tuple[NodeId, ...]) -> None:
-        """Read a key for a client. `peers` are its other owners."""
-        need, problem = needed_r(ask.r, ask.mode, len(peers) + 1)
+        """Read a key for a client. `peers` are its other owners, the next one among them for a `quorum` read."""
+        routes = self._local.routes
+        need, problem = needed_in_each(needed_r, ask.r, ask.mode, routes, routes.partition(ask.key))
         if problem:
             return self.ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask):
@@ -124,7 +124,9 @@ class Reader:
         self, client: Address, ask: Get | Put, peers: tuple[NodeId, ...], need: int, then: Put | None
     ) -> GetQuorum:
         story: list[Answer] | None = [] if ask.story else None
-        return GetQuorum(client, ask.rid, ask.key, peers, need, ask.mode, self._local.now, story, then=then)
+        return GetQuorum(
+            client, ask.rid, ask.key, peers, need, ask.mode, self._local.now, story, then=then, request=ask
+        )
 
     def read(
         self, client: Address, ask: Get | Put, peers: tuple[NodeId, ...], need: int, then: Put | None
@@ -152,6 +154,9 @@ class Reader:
                 quorum.have = 1
                 if quorum.answers is not None:
                     quorum.tell(local.me, local.now, "value" if held is not None else "absent")
+        if local.routes.pending and ask.mode == QUORUM:
+            partition = local.routes.partition(ask.key)
+            set_sides(local.routes, local.me, partition, quorum, partial(needed_by, ask))
         return self._go_on(quorum, ask)
 
     def _go_on(self, quorum: GetQuorum, ask: Get | Put) -> None:
@@ -171,7 +176,7 @@ class Reader:
         quorum.deadline = deadline
         rid = self.ledger.open(quorum, deadline)
         self._hedges.append((self._local.now + config.HEDGE_MS, rid))
-        missing = quorum.need - quorum.have
+        missing = len(quorum.peers) if quorum.sides else quorum.need - quorum.have
         if not quorum.lost:
             return self._ask(rid, quorum, quorum.peers[:missing])
         self._ask_more(rid, quorum, missing)
@@ -187,11 +192,12 @@ class Reader:
             for fallback in local.routes.fallbacks(local.routes.partition(quorum.key)):
                 if fallback not in known and fallback not in local.peers.avoided:
                     quorum.stand_in(fallback)
-                    self._outbox.send(fallback, ReadHint(rid, local.routes.epoch, quorum.key))
+                    self._outbox.send(fallback, ReadHint(rid, local.routes.epoch_of(quorum.key), quorum.key))
 
     def _ask(self, rid: int, quorum: GetQuorum, owners: tuple[NodeId, ...]) -> None:
         strict = quorum.mode == QUORUM
-        question = ReadReplica(rid, self._local.routes.epoch, quorum.key, quorum.digest, strict)
+        epoch = self._local.routes.epoch_of(quorum.key)
+        question = ReadReplica(rid, epoch, quorum.key, quorum.digest, strict)
         for owner in owners:
             quorum.ask(owner)
             self._outbox.send(owner, question)
@@ -239,7 +245,7 @@ class Reader:
                 self.ledger.fail(quorum, Error.UNAVAILABLE, text)
             del self._quorums[rid]
             if quorum.seen is not None:
-                self._mend(quorum)
+                self.mend(quorum)
 
     def _enough(self, quorum: GetQuorum) -> None:
         assert not quorum.done
@@ -260,28 +266,6 @@ class Reader:
         local.latency.record(int((local.now - quorum.started) * 1000))
         local.counters["gets"] += 1
         return self._outbox.reply(quorum.client, got, volatile=quorum.volatile)
-
-    # ---- read repair -----------------------------------------------------------------------
-
-    def _mend(self, quorum: GetQuorum) -> None:
-        """Bring those that were stale up to date, within the rate."""
-        local = self._local
-        stale = quorum.stale()
-        if not stale or quorum.held is None or not quorum.done or quorum.then is not None:
-            return  # a write is on its way to all of them anyway
-        if local.now - self._mending_since >= 1_000:
-            self._mending_since, self._mended = local.now, 0
-        if self._mended + len(stale) > config.READ_REPAIRS_PER_S:
-            local.counters["read_repairs_skipped"] += len(stale)
-            return
-        self._mended += len(stale)
-        local.counters["read_repairs"] += len(stale)
-        for node in stale:
-            if node == ME:
-                self.take_in(quorum.key, quorum.held)
-            else:
-                record, until = quorum.held.blob, local.until(node)
-                self._outbox.send(node, WriteReplica(NO_REPLY, local.routes.epoch, quorum.key, record, until))
 
     # ---- healing ---------------------------------------------------------------------------
 
@@ -308,8 +292,9 @@ class Reader:
         self, client: Address, rid: int, key: bytes, peers: tuple[NodeId, ...], then: Put | None
     ) -> GetQuorum:
         quorum = GetQuorum(
-            client, rid, key, peers, len(peers), EVENTUAL, self._local.now, then=then, heal=True, digest=NEVER
-        )
+            client, rid, key, peers, len(peers), EVENTUAL, self._local.now, then=then, heal=True, digest=NEVER,
+            request=then,
+        )  # fmt: skip
         quorum.lose(ME)
         return quorum
 
@@ -339,6 +324,15 @@ class Reader:
         return True
 
     # ---- what goes wrong -------------------------------------------------------------------
+
+    def on_ring(self, changed: Collection[int]) -> list[tuple[Address, Get | Put]]:
+        """Some partitions have other owners, or are to: what was asked there is to be asked anew."""
+        now = self._local.now
+        return [
+            (quorum.client, with_time_left(quorum.request, quorum.deadline - now))
+            for quorum in self.ledger.give_up(changed)
+            if quorum.request is not None
+        ]
 
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
         """An owner would not. False when the request is not one of ours."""
@@ -390,7 +384,7 @@ class Reader:
                 self._ask(rid, quorum, quorum.unasked)
         for _, quorum in self.ledger.expire(now):
             if quorum.seen is not None:
-                self._mend(quorum)
+                self.mend(quorum)
         if self._healing:
             self._healing = {q.key for q in self._quorums.values() if q.heal and not q.done}
 

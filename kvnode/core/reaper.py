@@ -12,7 +12,7 @@ Input: dead records (from the scrubber), Reap, ReapAnswer, ticks. See LESSONS 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec import Struct
 
@@ -44,6 +44,8 @@ class Reaper:
         self._outbox = local.outbox
         self._exchanges = exchanges
         self._burials: dict[int, Burial] = {}
+        self.unsettled: Callable[[int], str] = lambda _: ""
+        """Why nothing may be forgotten in a partition now: its owners are about to be others, or just were."""
         self.hints_since: Callable[[], WallMillis] = lambda: 0
         """Since when, at most, any member keeps a hint."""
 
@@ -52,6 +54,8 @@ class Reaper:
 
         0 while that cannot be told. Clocks may differ by up to `CLOCK_AHEAD_MAX_MS`, so by that earlier.
         """
+        if self.unsettled(partition):
+            return 0
         peers = self._local.routes.peers[partition] or ()
         began = min((self._exchanges.get((partition, peer), 0) for peer in peers), default=self._local.proven_wall)
         return max(0, min(began, self.hints_since()) - config.CLOCK_AHEAD_MAX_MS)
@@ -66,6 +70,8 @@ class Reaper:
         if left > 0:
             return f"it is younger than the grace: {left // 1000} s are left"
         partition = local.routes.partition(key)
+        if unsettled := self.unsettled(partition):
+            return unsettled
         after = died + config.CLOCK_AHEAD_MAX_MS
         for peer in local.routes.peers[partition] or ():
             if self._exchanges.get((partition, peer), 0) <= after:
@@ -93,7 +99,7 @@ class Reaper:
     def _tell(self, rid: int, key: bytes, digest: bytes, *, drop: bool) -> None:
         local = self._local
         for peer in local.routes.peers[local.routes.partition(key)] or ():
-            self._outbox.send(peer, Reap(rid, local.routes.epoch, key, digest, local.until(peer), drop))
+            self._outbox.send(peer, Reap(rid, local.routes.epoch_of(key), key, digest, local.until(peer), drop))
 
     def on_reap(self, sender: NodeId, ask: Reap) -> None:
         """Tell whether we hold just that record; drop it when told to."""
@@ -140,6 +146,12 @@ class Reaper:
     def _erase(self, key: bytes) -> None:
         self._outbox.erase(key)
         self._local.counters["reaped"] += 1
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: those who were asked may not be all."""
+        partition = self._local.routes.partition
+        for rid in [rid for rid, burial in self._burials.items() if partition(burial.key) in changed]:
+            del self._burials[rid]
 
     def on_tick(self, now: Millis) -> None:
         """Forget the burials whose owners do not answer."""

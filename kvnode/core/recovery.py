@@ -136,6 +136,18 @@ class Recovery:
         """Whether every other owner of a partition says that this disk replaced none."""
         return not (self._amnesiac or self._replaced) and self._vouched >= set(self._others(partition))
 
+    def on_ring(self, unproven: set[int]) -> set[int]:
+        """Another ring is held. `unproven`: what this node owns now and may not hold; those others own too."""
+        unproven = {p for p in unproven if self._others(p)}
+        self._set((self.partitions & self._owned()) | unproven)
+        if unproven:
+            self._amnesiac = True
+            for p in unproven:
+                self._exchanged.pop(p, None)
+            self._save()
+        self._shrink()
+        return unproven
+
     def wanted(self) -> list[tuple[int, NodeId]]:
         """The exchanges that would prove this node whole, of those not had yet."""
         if not self.partitions or not (self._amnesiac or self._local.now - self._local.started > config.VOUCH_MS):
@@ -178,7 +190,8 @@ class Recovery:
     def on_tick(self, now: Millis) -> None:
         """Ask those who have not answered; note now and then that this disk is in use."""
         local = self._local
-        if now >= self._next_ask and len(self._vouched) < len(local.routes.others):
+        asks = local.routes.is_member and len(self._vouched) < len(local.routes.others)
+        if now >= self._next_ask and asks:
             self._next_ask = now + config.ASK_DISK_MS
             ask = AskDisk(self._rid, local.disk_id, local.boot)
             for peer in local.routes.others:

@@ -21,6 +21,8 @@ See Rystsov, "CASPaxos" (2018) §3.1, and PROTOCOL-CASES 19.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from msgspec import Struct
 
 from kvnode import config
@@ -57,6 +59,14 @@ class RegisterReaper:
         self._outbox = local.outbox
         self._burials: dict[bytes, Burial] = {}
         self._asked: dict[int, Burial] = {}
+        self.unsettled: Callable[[int], str] = lambda _: ""
+        """Why nothing may be forgotten in a partition now: its owners are about to be others, or just were."""
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: those who were asked may not be all."""
+        partition = self._local.routes.partition
+        self._burials = {k: b for k, b in self._burials.items() if partition(k) not in changed}
+        self._asked = {rid: b for rid, b in self._asked.items() if partition(b.key) not in changed}
 
     def why(self, key: bytes) -> str:
         """Why this register is still here; empty where it is no tombstone, or may be reaped."""
@@ -82,6 +92,8 @@ class RegisterReaper:
         if register.accepted == NO_BALLOT:
             return self._forget_promise(partition, key, register.promised)
         if local.routes.owners[partition][0] != local.me or partition in local.voteless:
+            return None
+        if self.unsettled(partition):
             return None
         if key in self._burials or len(self._burials) >= config.BURIALS_MAX:
             return None
@@ -110,7 +122,8 @@ class RegisterReaper:
         local = self._local
         for peer in local.routes.peers[local.routes.partition(burial.key)] or ():
             until = local.steady + local.ahead.get(peer, 0) + config.BALLOT_LIFE_MS
-            order = ReapRegister(rid, local.routes.epoch, burial.key, burial.ballot, until, drop)
+            epoch = local.routes.epoch_of(burial.key)
+            order = ReapRegister(rid, epoch, burial.key, burial.ballot, until, drop)
             self._outbox.send(peer, order)
 
     def on_register_reap_answer(self, sender: NodeId, told: RegisterReapAnswer) -> None:

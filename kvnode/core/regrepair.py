@@ -18,11 +18,12 @@ the latest value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 
 from msgspec import Struct
 
 from kvnode import config
+from kvnode.core.ballots import Ballots
 from kvnode.core.consensus import Poll, poll_of
 from kvnode.core.local import Local
 from kvnode.core.rules import one_version
@@ -64,11 +65,10 @@ class Repair(Struct, gc=False):
 class RegisterRepair:
     """The registers this node brings to one."""
 
-    def __init__(self, local: Local, ballot_above: Callable[[Ballot], Ballot]) -> None:
-        """`ballot_above`: a ballot that nobody has used, above this one."""
+    def __init__(self, local: Local, ballots: Ballots) -> None:
         self._local = local
         self._outbox = local.outbox
-        self._ballot_above = ballot_above
+        self._ballots = ballots
         self._waiting: dict[bytes, Millis] = {}
         """Key -> when it is looked at, oldest first."""
         self._repairs: dict[int, Repair] = {}
@@ -93,12 +93,12 @@ class RegisterRepair:
     def _ask(self, repair: Repair, phase: str) -> None:
         local, key = self._local, repair.key
         repair.phase, repair.asked = phase, local.now
-        repair.poll = poll_of(repair.poll.members, repair.poll.need)
+        repair.poll = repair.poll.anew()
         repair.poll.lost |= local.peers.avoided.keys() & set(repair.poll.members)
         repair.heard = set()
         rid = local.next_rid()
         self._repairs[rid] = repair
-        epoch, life = local.routes.epoch, min(2 * config.REGISTER_STEP_MS, config.BALLOT_LIFE_MS)
+        epoch, life = local.routes.epoch_of(key), min(2 * config.REGISTER_STEP_MS, config.BALLOT_LIFE_MS)
         for node in repair.poll.waiting:
             until = local.steady + local.ahead.get(node, 0) + life
             match phase:
@@ -165,7 +165,7 @@ class RegisterRepair:
         match repair.phase:
             case "read":
                 if len(repair.heard) > 1:
-                    repair.ballot = self._ballot_above(max(repair.highest, repair.latest))
+                    repair.ballot = self._ballots.above(max(repair.highest, repair.latest))
                     repair.latest, repair.value = NO_BALLOT, b""  # only promises count
                     self._ask(repair, PREPARE)
             case "prepare":
@@ -178,6 +178,11 @@ class RegisterRepair:
         del self._repairs[rid]
 
     # ---- what goes wrong -------------------------------------------------------------------
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: a round of before is none among them."""
+        for rid in [r for r, one in self._repairs.items() if self._local.routes.partition(one.key) in changed]:
+            del self._repairs[rid]
 
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
         """An owner would not, or may not yet. False when the request is not one of ours."""
@@ -227,8 +232,8 @@ class RegisterRepair:
         local = self._local
         partition = local.routes.partition(key)
         peers = local.routes.peers[partition]
-        if not peers or partition in local.voteless or local.refusal:
-            return
+        if not peers or partition in local.voteless or local.refusal or partition in local.routes.pending:
+            return  # one that moves is brought to one by its rounds, or once it is there
         self._begun += 1
         owners = (local.me, *peers)
         repair = Repair(key, poll_of(owners, majority(len(owners))), READ, local.now)

@@ -49,10 +49,23 @@ class Rejoin:
         self._asked: dict[NodeId, tuple[int, bytes]] = {}
         """Whom we ask now: under which id, and for what comes after which key."""
         self._next: Millis = 0
+        self._from: Millis = 0
+        """Since when votes are missing, if it was not at boot."""
         saved = local.store.fact(VOTELESS)
         known = msgspec.msgpack.decode(saved, type=set[int]) if saved else set(local.recovering)
         local.voteless = {p for p in known if local.routes.peers[p]}
         self._saved = bool(saved)
+
+    def on_ring(self, unproven: set[int]) -> None:
+        """Another ring is held. `unproven`: partitions this node owns now and may not hold the registers of."""
+        local = self._local
+        known = {p for p in local.voteless if local.routes.peers[p]} | unproven
+        if unproven - local.voteless:
+            self._told.clear()
+            self._from = local.now
+        if known != local.voteless:
+            local.voteless = known
+            self._outbox.note(VOTELESS, msgspec.msgpack.encode(sorted(known)))
 
     def on_tick(self, now: Millis) -> None:
         """Look who vouches; once every old ballot is dead, ask for registers."""
@@ -63,7 +76,7 @@ class Rejoin:
             return
         self._next = now + config.COPY_RETRY_MS
         self.vote_where_sure()
-        if now - local.started < WAIT_MS:
+        if now - (self._from or local.started) < WAIT_MS:
             return
         owners = {peer for p in local.voteless for peer in local.routes.peers[p] or ()}
         for peer in sorted(owners - self._told - local.peers.suspected):

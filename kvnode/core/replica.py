@@ -59,7 +59,7 @@ class Replica:
         if order.deadline < local.steady:
             local.counters["late_writes"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
-        if local.routes.peers[local.routes.partition(order.key)] is None:
+        if not local.routes.holds(local.routes.partition(order.key)):
             return outbox.send(sender, ReplicaRefused(order.rid, f"not an owner at epoch {local.routes.epoch}"))
         try:
             held = outbox.read(order.key)

@@ -46,6 +46,11 @@ def _resolve(asked: int, owners: int, letter: str) -> tuple[int, str]:
     return 0, f"{letter}={asked} is not possible: this key has {owners} owner{'s' * (owners > 1)}"
 
 
+def with_time_left(ask: Get | Put, left_ms: float) -> Get | Put:
+    """A request that is begun anew, with what is left of its time."""
+    return msgspec.structs.replace(ask, timeout_ms=max(1, int(left_ms)))
+
+
 def reads_first(ask: Put) -> bool:
     """Whether a put must see R owners before it may mint."""
     if ask.condition != Condition.NONE:

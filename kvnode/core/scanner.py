@@ -38,6 +38,7 @@ class Page(Struct, gc=False):
     waiting: set[NodeId]
     told: dict[NodeId, ReplicaScanned]
     silent: set[NodeId]
+    deadline: Millis
     volatile: bool = False
 
 
@@ -58,13 +59,13 @@ class Scanner:
         avoided = local.peers.avoided
         waiting = {m for m in local.routes.others if m not in avoided}
         silent = {m for m in local.routes.others if m in avoided}
-        page = Page(client, ask, waiting, {}, silent)
+        timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
+        page = Page(client, ask, waiting, {}, silent, local.now + timeout)
         rid = local.next_rid()
         question = ScanReplica(rid, local.routes.epoch, ask.after, ask.prefix, ask.limit)
         self._read_own(rid, page)
         self._pages[rid] = page
-        timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.WRITE_DEADLINE_MAX_MS)
-        self._deadlines.add(rid, local.now + timeout)
+        self._deadlines.add(rid, page.deadline)
         for peer in sorted(waiting):
             local.outbox.send(peer, question)
         return self._step(rid, page)
@@ -102,6 +103,15 @@ class Scanner:
             page.silent.add(sender)
             self._step(rid, page)
         return True
+
+    def on_ring(self) -> list[tuple[Address, Scan]]:
+        """The ring is another one: each page is gathered anew, from those who know it."""
+        pages, self._pages = self._pages, {}
+        now = self._local.now
+        return [
+            (page.client, msgspec.structs.replace(page.ask, timeout_ms=max(1, int(page.deadline - now))))
+            for page in pages.values()
+        ]
 
     def on_peer_lost(self, peer: NodeId) -> None:
         """Do not wait for a member that cannot be reached."""

@@ -26,16 +26,17 @@ outbid, there are three cases, by what the next majority of promises shows:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from kvnode import config
-from kvnode.core.consensus import poll_of
+from kvnode.core.ballots import Ballots
 from kvnode.core.lanes import Lanes
 from kvnode.core.local import Local
 from kvnode.core.proposal import ACCEPT, PREPARE, READ, Round, no_majority, versions_here
 from kvnode.core.rules import strong_condition_problem, strong_problem
+from kvnode.core.sides import poll_for
 from kvnode.protocol.consensus import (
     NO_BALLOT,
     Accept,
@@ -48,14 +49,12 @@ from kvnode.protocol.consensus import (
     RegisterRead,
 )
 from kvnode.protocol.messages import Error, Failed, Get, Got, Put, ReplicaRefused, Written
-from kvnode.protocol.ring import majority
 from kvnode.protocol.types import (
     TIME_MAX,
     Address,
     Millis,
     NodeId,
     Record,
-    Time,
     Version,
     decode_record,
     encode_record,
@@ -65,15 +64,12 @@ from kvnode.protocol.types import (
 class Strong:
     """The rounds this node proposes."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local, ballots: Ballots) -> None:
         self._local = local
         self._outbox = local.outbox
         self._rounds: dict[int, Round] = {}
         self._lanes = Lanes()
-        self._by = 0
-        """Tells this boot's ballots from all others (PROTOCOL-CASES 11): drawn with the first."""
-        self._last: Time = 0
-        """Of the last ballot. The clock does not follow times far ahead, and would name one twice."""
+        self._ballots = ballots
         self.silent: Callable[[NodeId], bool] = lambda _: False
         """Whether a member has missed beats."""
 
@@ -82,8 +78,7 @@ class Strong:
     def on_request(self, client: Address, ask: Get | Put, peers: tuple[NodeId, ...]) -> None:
         """Read or write a register for a client. `peers` are the key's other owners."""
         local = self._local
-        owners = (local.me, *peers)
-        need = majority(len(owners))
+        poll = poll_for(local.routes, local.routes.partition(ask.key))
         problem = strong_problem(ask, local.settings.max_pair_bytes)
         out = [p for p in peers if p in local.peers.avoided]
         if problem:
@@ -96,11 +91,12 @@ class Strong:
             return self._refuse(client, ask, Error.OVERLOADED, f"{config.STRONG_MAX} rounds are under way here")
         if isinstance(ask, Put) and self._lanes.full(ask.key):
             return self._refuse(client, ask, Error.OVERLOADED, f"{config.STRONG_LINE_MAX} writes of it wait here")
-        voters = [*out, *([local.me] if local.routes.partition(ask.key) in local.voteless else [])]
-        if len(owners) - len(voters) < need:
-            return self._refuse(client, ask, Error.UNAVAILABLE, no_majority(need, owners, voters), "kvctl status")
+        out += [local.me] if local.routes.partition(ask.key) in local.voteless else []
+        if not poll.suffice([node for node in poll.members if node not in out]):
+            text = no_majority(poll.need, poll.members, out)
+            return self._refuse(client, ask, Error.UNAVAILABLE, text, "kvctl status")
         timeout = min(ask.timeout_ms or local.settings.deadline_ms, config.BALLOT_LIFE_MS)
-        one = Round(client, ask, local.now, local.now + timeout, poll_of(owners, need), [] if ask.story else None)
+        one = Round(client, ask, local.now, local.now + timeout, poll, [] if ask.story else None)
         if isinstance(ask, Get):
             return self._read(one)
         return self._prepare(one) if self._lanes.enter(one) else None
@@ -115,7 +111,7 @@ class Strong:
     def _open(self, one: Round, phase: str) -> int:
         """Begin a phase, under a request id of its own: answers to an earlier one count for nothing."""
         one.phase, one.again_at, one.asked = phase, 0, self._local.now
-        one.poll = poll_of(one.poll.members, one.poll.need)
+        one.poll = poll_for(self._local.routes, self._local.routes.partition(one.ask.key))
         rid = self._local.next_rid()
         self._rounds[rid] = one
         for node in one.poll.members:
@@ -132,7 +128,7 @@ class Strong:
         rid = self._open(one, READ)
         one.told, one.reads = {}, one.reads + 1
         for node in one.poll.waiting:
-            self._outbox.send(node, ReadRegister(rid, self._local.routes.epoch, one.ask.key))
+            self._outbox.send(node, ReadRegister(rid, self._local.routes.epoch_of(one.ask.key), one.ask.key))
 
     def _prepare(self, one: Round) -> None:
         local = self._local
@@ -143,26 +139,19 @@ class Strong:
         rid = self._open(one, PREPARE)
         if one.ballot.time > TIME_MAX:
             return self._fail(rid, one, Error.CONFLICT, "the register is at the end of the clock")
-        epoch = local.routes.epoch
+        epoch = local.routes.epoch_of(one.ask.key)
         for node in one.poll.waiting:
             self._outbox.send(node, Prepare(rid, epoch, one.ask.key, one.ballot, self._until(one, node)))
         return self._settle(rid, one)
 
     def _ballot(self, one: Round) -> Ballot:
-        return self.ballot_above(max(one.highest, one.ballot))
-
-    def ballot_above(self, highest: Ballot) -> Ballot:
-        """One that nobody has used, above this one."""
-        self._by = self._by or self._local.rng.getrandbits(63) or 1
-        above = highest.time
-        self._last = self._local.clock.mint({}, above=max(above, self._last))
-        return Ballot(self._last, self._by)
+        return self._ballots.above(max(one.highest, one.ballot))
 
     def _accept(self, rid: int, one: Round, record: Record, problem: str = "") -> None:
         del self._rounds[rid]
         one.proposed, one.problem = record, problem
         rid = self._open(one, ACCEPT)
-        epoch, blob = self._local.routes.epoch, encode_record(record)
+        epoch, blob = self._local.routes.epoch_of(one.ask.key), encode_record(record)
         for node in one.poll.waiting:
             order = Accept(rid, epoch, one.ask.key, one.ballot, blob, self._until(one, node))
             self._outbox.send(node, order)
@@ -185,8 +174,8 @@ class Strong:
         one.tell(self._local.now, sender, "accepted" if told.record else "absent")
         one.told[sender] = told
         one.highest = max(one.highest, told.promised)
-        alike = [t for t in one.told.values() if t.accepted == told.accepted == t.promised]
-        if len(alike) >= one.poll.need:
+        alike = [node for node, t in one.told.items() if t.accepted == told.accepted == t.promised]
+        if one.poll.suffice(alike):
             record = self._decoded(told.record)
             if record is not None:
                 self._local.counters["strong_one_trip"] += 1
@@ -334,6 +323,17 @@ class Strong:
         self._over(one)
 
     # ---- what goes wrong -------------------------------------------------------------------
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: what is under way there begins a new try among them.
+
+        What was sent to be accepted before may have been: that is known of a round, whoever its owners are.
+        """
+        routes = self._local.routes
+        for rid, one in list(self._rounds.items()):
+            if routes.partition(one.ask.key) in changed:
+                del self._rounds[rid]
+                self._read(one) if one.phase == READ else self._prepare(one)
 
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
         """An owner would not vote. False when the request is not one of ours."""

@@ -12,15 +12,18 @@ by one read and not by the next. In `eventual` mode a read is answered first and
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from kvnode.core.ledger import ME, Ledger
 from kvnode.core.local import Local
 from kvnode.core.quorum import GetQuorum, Quorum
+from kvnode.core.rules import with_time_left
+from kvnode.core.sides import set_sides
 from kvnode.core.versions import Held
-from kvnode.protocol.messages import ReplicaRefused, ReplicaWritten, WriteReplica
+from kvnode.protocol.messages import Get, Put, ReplicaRefused, ReplicaWritten, WriteReplica
 from kvnode.protocol.ring import majority
-from kvnode.protocol.types import Millis, NodeId
+from kvnode.protocol.types import Address, Millis, NodeId
 
 
 class Reads(Protocol):
@@ -62,12 +65,14 @@ class WriteBack:
         owners = len(read.peers) + 1
         agree = [peer for i, peer in enumerate(read.peers) if read.answered >> i & 1 and peer not in stale]
         mine = read.answered >> len(read.peers) & 1 and ME not in stale
-        if len(agree) + mine >= majority(owners):
+        if not read.sides and len(agree) + mine >= majority(owners):
             return False
         quorum = WriteBackQuorum(
             read.client, read.rid, read.key, read.peers, majority(owners), read.mode, read.started, read.answers,
             asked=(1 << owners) - 1, back=read, held=held,
         )  # fmt: skip
+        if local.routes.pending:
+            set_sides(local.routes, local.me, local.routes.partition(read.key), quorum, majority)
         rid = self.ledger.open(quorum, read.deadline)
         for node in (*agree, *([ME] if mine else [])):
             quorum.count(node)
@@ -81,11 +86,21 @@ class WriteBack:
         elif not mine:
             quorum.lose(ME)
         for peer in quorum.waiting:
-            order = WriteReplica(rid, local.routes.epoch, read.key, held.blob, local.until(peer))
+            order = WriteReplica(rid, local.routes.epoch_of(read.key), read.key, held.blob, local.until(peer))
             local.outbox.send(peer, order)
         local.counters["write_backs"] += 1
+        if quorum.enough:  # on the way to other owners what both sides have is counted here
+            quorum.done = True
+            self._reads.answer(read, held)
+            self.ledger.close_if_finished(rid, quorum)
         self.ledger.settle(rid, quorum, local.me, "no other replica is in reach")
         return True
+
+    def on_ring(self, changed: Collection[int]) -> list[tuple[Address, Get | Put]]:
+        """Some partitions have other owners, or are to: what was read there is to be read anew."""
+        reads = [quorum.back for quorum in self.ledger.give_up(changed)]
+        now = self._local.now
+        return [(r.client, with_time_left(r.request, r.deadline - now)) for r in reads if r.request is not None]
 
     def on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> bool:
         """An owner, maybe this node itself, holds the merge durably. False when it is not one of ours."""

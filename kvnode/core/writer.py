@@ -21,22 +21,22 @@ writes, and conditional ones (PROTOCOL-CASES 13).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Protocol
 
 from kvnode import config
 from kvnode.core.ledger import ME, Ledger
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
+from kvnode.core.ports import Keeper, Reads
 from kvnode.core.quorum import GetQuorum, PutQuorum
 from kvnode.core.rules import condition_problem, needed_w, pair_problem, reads_first
+from kvnode.core.sides import needed_in_each, set_sides
 from kvnode.core.versions import Held, Mint, Minter, merge_held
 from kvnode.protocol.context import BadContext, decode_context, join
 from kvnode.protocol.messages import (
     Condition,
     Error,
-    Get,
     Hinted,
     HintKept,
     KeepHint,
@@ -48,45 +48,6 @@ from kvnode.protocol.messages import (
 )
 from kvnode.protocol.ring import Partition, majority
 from kvnode.protocol.types import EVENTUAL, TIME_MAX, Address, Millis, NodeId, Past, WallMillis
-
-
-class Reads(Protocol):
-    """What a writer needs of a reader."""
-
-    @property
-    def full(self) -> bool:
-        """Whether no more reads are taken on."""
-        ...
-
-    def read(
-        self, client: Address, ask: Get | Put, peers: tuple[NodeId, ...], need: int, then: Put | None
-    ) -> None:
-        """Read a key from `need` owners, then go on with the put."""
-        ...
-
-    def read_all_others(self, client: Address, ask: Put, peers: tuple[NodeId, ...]) -> None:
-        """Mend a damaged copy from all other owners, then go on with the put."""
-        ...
-
-    def take_in(self, key: bytes, seen: Held) -> bool:
-        """Merge what was read into what is held."""
-        ...
-
-
-class Keeper(Protocol):
-    """What a writer needs of whoever keeps hints on this node."""
-
-    def keep(self, owner: NodeId, key: bytes, held: Held) -> bool:
-        """Keep a record for an owner. False when there is no room."""
-        ...
-
-    def record(self, key: bytes) -> Held | None:
-        """What is kept of a key that this node does not own."""
-        ...
-
-    def miss(self, partition: int, owner: NodeId) -> None:
-        """An owner missed a write that nobody keeps for it."""
-        ...
 
 
 class Writer:
@@ -106,9 +67,9 @@ class Writer:
     # ---- requests --------------------------------------------------------------------------
 
     def on_put(self, client: Address, ask: Put, peers: tuple[NodeId, ...]) -> None:
-        """Write a key for a client. `peers` are its other owners."""
+        """Write a key for a client. `peers` are its other owners, the next one among them."""
         local, ledger = self._local, self.ledger
-        need, past, problem = self._judge(ask, len(peers) + 1)
+        need, past, problem = self._judge(ask)
         if problem:
             return ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask):
@@ -116,9 +77,11 @@ class Writer:
         if local.peers.avoided and ledger.cut_off(client, ask, peers, need, "w"):
             return None
         if reads_first(ask):
-            r = majority(len(peers) + 1)
+            r = majority(len(local.routes.owners[local.routes.partition(ask.key)]))
             if ask.mode == EVENTUAL:
-                # A delete must not wait for owners that are out; the story tells how many it saw.
+                # Of the owners of now: the next one may not have it all yet. A delete must not wait for those
+                # that are out; the story tells how many it saw.
+                peers = local.routes.peers[local.routes.partition(ask.key)] or ()
                 r = min(need, r, 1 + local.peers.reachable(peers))
             return self._reads.read(client, ask, peers, r, ask)
         return self._write(client, ask, peers, need, past, local.now)
@@ -126,7 +89,7 @@ class Writer:
     def on_put_for_owners(self, client: Address, ask: Put, owners: tuple[NodeId, ...]) -> None:
         """Write a key none of whose owners can be reached, as a fallback of theirs; `eventual` only."""
         ledger = self.ledger
-        need, past, problem = self._judge(ask, len(owners))
+        need, past, problem = self._judge(ask)
         if problem:
             return ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask) or ledger.cut_off(client, ask, owners, need, "w"):
@@ -136,9 +99,10 @@ class Writer:
             return ledger.refuse(client, ask, Error.UNAVAILABLE, text, "kvctl status", need=need)
         return self._write(client, ask, owners, need, past, self._local.now, owned=False)
 
-    def _judge(self, ask: Put, owners: int) -> tuple[int, Past | None, str]:
+    def _judge(self, ask: Put) -> tuple[int, Past | None, str]:
         """How many votes a put needs and the past it names, or what is wrong with it."""
-        need, problem = needed_w(ask.w, ask.mode, owners)
+        routes = self._local.routes
+        need, problem = needed_in_each(needed_w, ask.w, ask.mode, routes, routes.partition(ask.key))
         past: Past | None = None
         if ask.context and not problem:
             past, problem = self._past_named(ask)
@@ -171,11 +135,14 @@ class Writer:
             return self.ledger.refuse(read.client, ask, Error.CONFLICT, failed, hint, volatile=read.volatile)
         if reads_first(ask) and (past is None or ask.condition == Condition.ABSENT):
             past = join(record)
-        need, problem = needed_w(ask.w, ask.mode, len(read.peers) + 1)
+        routes = self._local.routes
+        need, problem = needed_in_each(needed_w, ask.w, ask.mode, routes, routes.partition(ask.key))
         assert not problem
         if read.held is not None:
             self._reads.take_in(ask.key, read.held)
-        return self._write(read.client, ask, read.peers, need, past, read.started)
+        peers = routes.asked[routes.partition(ask.key)]
+        assert peers is not None
+        return self._write(read.client, ask, peers, need, past, read.started)
 
     # ---- minting ---------------------------------------------------------------------------
 
@@ -210,8 +177,10 @@ class Writer:
         quorum = PutQuorum(
             client, ask.rid, ask.key, peers, need, ask.mode, started, [] if ask.story else None,
             asked=(1 << len(peers) + 1) - 1, version=mint.version, record=mint.held.blob,
-            condition=condition,
+            condition=condition, request=ask,
         )  # fmt: skip
+        if local.routes.pending:
+            self._set_sides(quorum)
         rid = self.ledger.open(quorum, self.ledger.deadline(ask.timeout_ms, started))
         if owned:
             outbox.write(ask.key, mint.held)
@@ -220,19 +189,55 @@ class Writer:
             quorum.lose(ME)
         avoided = local.peers.avoided
         if not avoided and not local.skewed:
-            until = local.steady + config.WRITE_DEADLINE_MAX_MS
-            order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, until)
+            until = local.steady + local.settings.write_deadline_ms
+            order = WriteReplica(rid, local.routes.epoch_of(ask.key), ask.key, mint.held.blob, until)
             for peer in peers:
                 outbox.send(peer, order)
             return None
+        epoch = local.routes.epoch_of(ask.key)
         for peer in peers:
             if peer not in local.peers.suspected:
-                order = WriteReplica(rid, local.routes.epoch, ask.key, mint.held.blob, local.until(peer))
-                outbox.send(peer, order)
+                outbox.send(peer, WriteReplica(rid, epoch, ask.key, mint.held.blob, local.until(peer)))
             if peer in avoided:
                 quorum.lose(peer)
                 self._keep_elsewhere(rid, quorum, peer, mint.held if not owned else None)
         return None
+
+    def _set_sides(self, quorum: PutQuorum) -> None:
+        """Where the owners are about to be others, W is needed in both sets of them."""
+        local, ask = self._local, quorum.request
+        assert isinstance(ask, Put)
+        partition = local.routes.partition(quorum.key)
+        set_sides(local.routes, local.me, partition, quorum, lambda n: needed_w(ask.w, ask.mode, n)[0] or n)
+
+    def on_ring(self, changed: Collection[int]) -> None:
+        """Some partitions have other owners, or are to: the same version goes to them, on the same request.
+
+        Who holds it already has its vote. A node that owns the key no more sees the put through.
+        """
+        local = self._local
+        for rid, quorum in list(self._quorums.items()):
+            partition = local.routes.partition(quorum.key)
+            if partition not in changed:
+                continue
+            self._retarget(quorum, partition)
+            epoch = local.routes.since[partition]
+            for peer in quorum.waiting:
+                order = WriteReplica(rid, epoch, quorum.key, quorum.record, local.until(peer))
+                self._outbox.send(peer, order)
+                if peer in local.peers.avoided:
+                    quorum.lose(peer)
+                    self._keep_elsewhere(rid, quorum, peer)
+            self._step(rid, quorum)
+
+    def _retarget(self, quorum: PutQuorum, partition: Partition) -> None:
+        local, ask = self._local, quorum.request
+        assert isinstance(ask, Put)
+        holders = local.routes.holders(partition)
+        quorum.retarget(tuple(o for o in holders if o != local.me), mine=local.me in holders)
+        owners = len(local.routes.owners[partition])
+        quorum.need = needed_w(ask.w, ask.mode, owners)[0] or owners
+        self._set_sides(quorum)
 
     def _settled(self, key: bytes) -> WallMillis:
         """Asked only where a past is long: before when all of this key's partition is with all its owners."""
@@ -253,7 +258,7 @@ class Writer:
         if own is not None and local.me not in busy:
             fallback = None
         if fallback is not None:
-            epoch, until = local.routes.epoch, local.until(fallback)
+            epoch, until = local.routes.epoch_of(quorum.key), local.until(fallback)
             self._outbox.send(fallback, KeepHint(rid, epoch, owner, quorum.key, quorum.record, until))
             quorum.stand_in(fallback, owner)
             self._note_hint(quorum, owner, fallback)

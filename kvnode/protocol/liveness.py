@@ -46,6 +46,8 @@ class Alive(Struct, frozen=True, array_like=True, gc=False):
     """Since when, by its steady clock, it has kept the oldest of its hints; 0 while it has none."""
     recovering: Count = 0
     """Partitions in which it does not count for `quorum` reads yet."""
+    epoch: Count = 0
+    """Of the ring it holds, durably."""
 
 
 class Beat(Wire, frozen=True, tag=50):

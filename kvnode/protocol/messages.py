@@ -59,7 +59,7 @@ from kvnode.protocol.replication import (
     ScanReplica,
     WriteReplica,
 )
-from kvnode.protocol.reports import ExchangeView, HintsFor, NodeReport, PeerView, RepairView, RootHash
+from kvnode.protocol.reports import ExchangeView, HintsFor, MovesView, NodeReport, PeerView, RepairView, RootHash
 from kvnode.protocol.requests import (
     Answer,
     ClusterReport,
@@ -76,6 +76,7 @@ from kvnode.protocol.requests import (
     Got,
     Hello,
     Hinted,
+    Outsider,
     PauseRepair,
     Put,
     RegisterState,
@@ -90,6 +91,37 @@ from kvnode.protocol.requests import (
     Welcome,
     Written,
 )
+from kvnode.protocol.topology import (
+    AskBatch,
+    AskPlan,
+    AskRing,
+    AskVotes,
+    Batch,
+    CancelMoves,
+    Change,
+    ChangeKind,
+    ClearStaged,
+    CommitPlan,
+    Committed,
+    DecreeAccept,
+    DecreeAccepted,
+    DecreeOutbid,
+    DecreePrepare,
+    DecreePromised,
+    KeptRegister,
+    Knock,
+    MovesReady,
+    Plan,
+    Planned,
+    RingTold,
+    StageChange,
+    Staged,
+    StagedNow,
+    StagedTold,
+    Stale,
+    ThrottleMoves,
+    VotesKnown,
+)
 from kvnode.protocol.types import EVENTUAL
 from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token, Wire
 
@@ -103,6 +135,10 @@ Message: TypeAlias = (
     | CompareTree | TreeCompared | CompareKeys | KeysCompared | ExchangeDone | Reap | ReapAnswer
     | Prepare | Promised | Accept | Accepted | Outbid | ReadRegister | RegisterRead | CopyRegisters
     | RegistersCopied | ReapRegister | RegisterReapAnswer
+    | StageChange | ClearStaged | AskPlan | CommitPlan | CancelMoves | ThrottleMoves
+    | StagedNow | Planned | Committed
+    | AskRing | RingTold | StagedTold | Knock | Stale | DecreePrepare | DecreePromised | DecreeAccept
+    | DecreeAccepted | DecreeOutbid | AskVotes | VotesKnown | AskBatch | Batch | MovesReady
 )  # fmt: skip
 
 
@@ -122,12 +158,16 @@ def safe_to_retry(ask: Get | Put) -> bool:
 ClientRequest: TypeAlias = (
     Hello | Get | Put | Scan | Explain | Status | Events
     | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | SetFault | HealFault | ListFaults
+    | StageChange | ClearStaged | AskPlan | CommitPlan | CancelMoves | ThrottleMoves
 )  # fmt: skip
 ClientReply: TypeAlias = (
     Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done | FaultList
+    | StagedNow | Planned | Committed
 )  # fmt: skip
 
-CONTROL = frozenset({Report, Reported, Beat, Gossip, AskDisk, DiskRemembered})
+CONTROL = frozenset(
+    {Report, Reported, Beat, Gossip, AskDisk, DiskRemembered, AskRing, Knock, AskVotes, VotesKnown}
+)
 """Message types that travel in the control lane and are handled first in a turn."""
 
 __all__ = [
@@ -137,18 +177,34 @@ __all__ = [
     "Accepting",
     "Alive",
     "Answer",
+    "AskBatch",
     "AskDisk",
+    "AskPlan",
+    "AskRing",
+    "AskVotes",
+    "Batch",
     "Beat",
     "Blob",
     "Branches",
+    "CancelMoves",
+    "Change",
+    "ChangeKind",
+    "ClearStaged",
     "ClientReply",
     "ClientRequest",
     "ClusterReport",
+    "CommitPlan",
+    "Committed",
     "CompareKeys",
     "CompareTree",
     "Condition",
     "CopyRegisters",
     "Count",
+    "DecreeAccept",
+    "DecreeAccepted",
+    "DecreeOutbid",
+    "DecreePrepare",
+    "DecreePromised",
     "DeliverHints",
     "DiskRemembered",
     "Done",
@@ -175,13 +231,20 @@ __all__ = [
     "Hinted",
     "HintsFor",
     "KeepHint",
+    "KeptRegister",
     "KeysCompared",
+    "Knock",
     "ListFaults",
     "Message",
+    "MovesReady",
+    "MovesView",
     "NodeReport",
     "Outbid",
+    "Outsider",
     "PauseRepair",
     "PeerView",
+    "Plan",
+    "Planned",
     "Prepare",
     "Promised",
     "Put",
@@ -206,6 +269,7 @@ __all__ = [
     "Report",
     "Reported",
     "Rid",
+    "RingTold",
     "RootHash",
     "Row",
     "RunRepair",
@@ -214,13 +278,20 @@ __all__ = [
     "Scanned",
     "SetFault",
     "SpanHash",
+    "StageChange",
+    "Staged",
+    "StagedNow",
+    "StagedTold",
+    "Stale",
     "Status",
     "Story",
     "Suspicion",
     "Text",
     "ThrottleHints",
+    "ThrottleMoves",
     "Token",
     "TreeCompared",
+    "VotesKnown",
     "Welcome",
     "Wire",
     "WriteReplica",

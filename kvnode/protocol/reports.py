@@ -84,6 +84,31 @@ class RootHash(Struct, frozen=True, array_like=True, gc=False):
     hash: Digest
 
 
+class MovesView(Struct, frozen=True, array_like=True, gc=False):
+    """Transfers on one node: what it is yet to take over, and what it gives."""
+
+    partitions_left: int
+    """Partitions this node is to take over, and has not yet."""
+    partitions_taken: int
+    """Taken over, of this boot."""
+    bytes_received: int
+    """Of keys and records, of this boot."""
+    bytes_sent: int
+    """Given to others, of this boot."""
+    bytes_left: int
+    """Yet to be received, as far as their sources have told."""
+    bytes_per_s: float
+    """Received, lately; 0 while nothing is under way."""
+    left_ms: int | None
+    """Until all is received, at that rate; null while it cannot be told."""
+    throttle_bytes_per_s: int
+    """At most so much is received a second; 0 without a bound."""
+    dropping: int
+    """Partitions of which this node still has a copy that it is to drop."""
+    waiting: Text = ""
+    """What the transfers wait for; empty while they go on, or there are none."""
+
+
 class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """What a node says of itself."""
 
@@ -126,3 +151,7 @@ class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """Those in force in it, because someone asked for them."""
     took: tuple[int, ...] = ()
     """Client requests coordinated here, of this boot, by how long they took: `Histogram.coarse`."""
+    member: Text = "normal"
+    """`outside`, `joining`, `normal` or `leaving`, by the ring this node holds."""
+    moves: MovesView | None = None
+    branch: int = 0

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from kvnode import config
 from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.reports import NodeReport
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId, Past, Time, Value, WireKey
 from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token, Wire
 
@@ -36,6 +36,8 @@ class Get(Wire, frozen=True, tag=2):
     timeout_ms: Count
     story: bool = False
     forwarded: bool = False
+    epoch: Count = 0
+    """Of one that is forwarded: that of its partition, as the node that forwards it knows."""
 
 
 class Put(Wire, frozen=True, tag=3):
@@ -60,6 +62,8 @@ class Put(Wire, frozen=True, tag=3):
     late put would bury what was written since. 0 where the sender does not know that clock yet."""
     story: bool = False
     forwarded: bool = False
+    epoch: Count = 0
+    """Of one that is forwarded: that of its partition, as the node that forwards it knows."""
 
 
 class Scan(Wire, frozen=True, tag=4):
@@ -285,6 +289,14 @@ class Explained(Wire, frozen=True, tag=25):
     """Of the members that keep a hint of the key."""
 
 
+class Outsider(Struct, frozen=True, array_like=True, gc=False):
+    """A node that is known, but no member, and what it says of itself; None if it did not answer."""
+
+    member: Member
+    """As it would be one."""
+    report: NodeReport | None
+
+
 class ClusterReport(Wire, frozen=True, tag=26):
     """The reports of all members; None for one that did not answer."""
 
@@ -292,6 +304,8 @@ class ClusterReport(Wire, frozen=True, tag=26):
     ring: Ring
     reports: tuple[NodeReport | None, ...]
     asked: NodeId
+    outside: tuple[Outsider, ...] = ()
+    """Those the node that was asked knows."""
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False):

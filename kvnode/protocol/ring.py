@@ -7,12 +7,16 @@ Never: changes; a new ring is a new value with a higher epoch.
 
 The hash is Redis Cluster's to the bit, so its clients can route to us. Equal fixed partitions are
 strategy 3 of Dynamo §6.2: a change of members moves whole partitions and never re-cuts one.
+
+A change of owners is *pending* before it is done: `moves` says who will own a partition then, and while it
+is there the old owners and the next ones are both written to. Each partition goes there in *steps*, one
+owner gained for one lost at a time.
 """
 
 from __future__ import annotations
 
 from binascii import crc_hqx
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from msgspec import Struct
 
@@ -21,6 +25,9 @@ from kvnode.protocol.types import NodeId
 SLOTS = 16384
 Q_MIN, Q_MAX = 16, SLOTS
 Partition = NewType("Partition", int)
+
+OUTSIDE, JOINING, NORMAL, LEAVING = "outside", "joining", "normal", "leaving"
+"""What a node is to a cluster: known, but no member; a member yet to get partitions; one; on its way out."""
 
 
 class Member(Struct, frozen=True, array_like=True):
@@ -39,6 +46,21 @@ class Member(Struct, frozen=True, array_like=True):
     """The data directory this member was admitted with; 0 until one is known."""
 
 
+class Move(Struct, frozen=True, array_like=True):
+    """A partition on its way to other owners."""
+
+    partition: int
+    owners: tuple[int, ...]
+    """Indices into `members`, in order, as they will be when the move is done."""
+
+
+class Step(NamedTuple):
+    """What happens to a partition next: one owner more, one less, or one for another."""
+
+    gained: NodeId | None
+    lost: NodeId | None
+
+
 class Ring(Struct, frozen=True, array_like=True):
     """Members, and the ordered owners of every partition, at one epoch."""
 
@@ -51,7 +73,19 @@ class Ring(Struct, frozen=True, array_like=True):
     owners: tuple[tuple[int, ...], ...]
     """`owners[p]`: indices into `members`, the first place first."""
     since: tuple[int, ...]
-    """`since[p]`: the epoch in which the owners of `p` last changed."""
+    """`since[p]`: the epoch in which the owners of `p`, or where it moves, last changed."""
+    moves: tuple[Move, ...] = ()
+    """What is pending, by partition, at most one of each."""
+    leaving: tuple[NodeId, ...] = ()
+    """Members that are to go: each does once it owns nothing and keeps no hint."""
+    lost: tuple[NodeId, ...] = ()
+    """Those of them that an operator has replaced: once down, nobody waits for their hints."""
+    removed: tuple[Member, ...] = ()
+    """Former members. A removed id never returns."""
+    branch: int = 0
+    """0, or the random number that the last `force-remove` began: nodes of another branch are strangers."""
+    joining: tuple[NodeId, ...] = ()
+    """Who came with the moves that are, or were last, pending."""
 
     def owner_ids(self, partition: int) -> tuple[NodeId, ...]:
         """The owners of a partition, the first place first."""
@@ -68,6 +102,23 @@ class Ring(Struct, frozen=True, array_like=True):
         owned = sum(index in places for places in self.owners)
         first = sum(bool(places) and places[0] == index for places in self.owners)
         return owned, first
+
+    def step(self, move: Move) -> Step:
+        """The next step of a move: the first owner to be lost gives its place to the first one gained."""
+        now = self.owners[move.partition]
+        gained = next((self.members[i].id for i in move.owners if i not in now), None)
+        lost = next((self.members[i].id for i in now if i not in move.owners), None)
+        return Step(gained, lost)
+
+    def membership(self, node: NodeId) -> str:
+        """`outside`, `joining`, `normal` or `leaving`."""
+        index = next((i for i, m in enumerate(self.members) if m.id == node), -1)
+        if index < 0:
+            return OUTSIDE
+        if node in self.leaving:
+            return LEAVING
+        gains = any(index in move.owners and index not in self.owners[move.partition] for move in self.moves)
+        return JOINING if gains and node in self.joining else NORMAL
 
 
 def hash_slot(key: bytes) -> int:

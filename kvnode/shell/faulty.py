@@ -25,6 +25,7 @@ from kvnode.core.outbox import Aside, Sends
 from kvnode.core.versions import Held
 from kvnode.protocol.faults import Fault
 from kvnode.protocol.messages import Message, Put
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import Address, Millis, NodeId, WallMillis
 from kvnode.shell.faults import Copy, Faults, SlowCommits
 from kvnode.shell.store import StoreFailed
@@ -277,6 +278,10 @@ class Injector:
     def end(self, fault: Fault, now: Millis) -> None:
         """Undo a fault: from the next turn on."""
         self._faults.end(fault)
+
+    def join_ring(self, ring: Ring, outside: tuple[Member, ...]) -> None:
+        """Whom to speak to from now on: faults are between those and the loop."""
+        self._real[1].join_ring(ring, outside)
 
     # ---- for the loop ----------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ class Loop:
         self._transport: Links = faults.transport
         self._tell = tell
         self._told = 0
+        self._neighbours = 0
+        """Those that were dialled: changes with the ring, and with who is known outside."""
         self._waiting: deque[tuple[int, Sends]] = deque()
         """Acks of turns whose commit has not returned, with the turn that must be durable first."""
         self._submitted = 0
@@ -75,7 +77,8 @@ class Loop:
                 self._node.local.deaf = behind
                 self.turn(listen=router in ready, engine_ready=engine_fd in ready)
                 if self._node.halt:
-                    self.failure = self._node.halt
+                    # Whoever left as it was asked to has come to a good end.
+                    self.failure = "" if self._node.shaping.topology.left else self._node.halt
                     return
             self._drain()
         except StoreFailed as failed:
@@ -104,6 +107,9 @@ class Loop:
                 for message in messages:
                     receive(sender, message)
         turn = node.end()
+        if node.shaping.neighbours != self._neighbours:
+            self._neighbours = node.shaping.neighbours
+            faults.join_ring(node.ring, node.shaping.outsiders.members())
         lost = transport.tell(turn.control) if turn.control else []
         if turn.sends:
             lost += transport.send(self._others(turn.sends))

@@ -2,7 +2,7 @@
 
 Promises: never blocks; what cannot be handed over is counted and reported as lost; a malformed,
 foreign or oversized frame is dropped and counted.
-Never: trusts a name a frame claims beyond its place: members speak as members of this cluster only.
+Never: takes a frame of another cluster; which names are members is for the node to say.
 
     ROUTER  one, bound: hears everyone, answers clients
     DEALER  two to each peer (data, control): what this node says to it. They set no routing id: a
@@ -33,8 +33,8 @@ from kvnode.protocol.codec import (
     encode_batches,
     encode_greeting,
 )
-from kvnode.protocol.messages import CONTROL, Message
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.messages import CONTROL, Message, Put
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import Address, NodeId
 
 # The hot path calls pyzmq's backend with plain numbers: its sugar (enums, defaults, an exception to
@@ -62,6 +62,7 @@ class Transport:
         self._data: dict[NodeId, zmq.Socket[bytes]] = {}
         self._control: dict[NodeId, zmq.Socket[bytes]] = {}
         self._addresses: dict[NodeId, str] = {}
+        self._former: dict[NodeId, str] = {}
         self._cluster_id = 0
         self._greeting = b""
         self._reader = Reader()
@@ -78,20 +79,27 @@ class Transport:
         """The socket to poll."""
         return self._router
 
-    def join_ring(self, ring: Ring) -> None:
-        """Speak for this ring's cluster, to its members."""
+    def join_ring(self, ring: Ring, outside: tuple[Member, ...] = ()) -> None:
+        """Speak for this ring's cluster, to its members and to those known outside.
+
+        Former members are spoken to when they ask, and until the ring is another one.
+        """
         self._cluster_id = ring.cluster_id
         self._greeting = encode_greeting(Greeting(PROTOCOL_VERSION, ring.cluster_id, NODE, self._me, self._boot))
-        wanted = {m.id: m.address for m in ring.members if m.id != self._me}
+        wanted = {m.id: m.address for m in (*outside, *ring.members) if m.id != self._me}
+        self._former = {m.id: m.address for m in ring.removed if m.id not in wanted and m.id != self._me}
         for peer in [p for p in self._addresses if wanted.get(p) != self._addresses[p]]:
             self._data.pop(peer).close(0)
             self._control.pop(peer).close(0)
             del self._addresses[peer]
         for peer, address in wanted.items():
             if peer not in self._addresses:
-                self._addresses[peer] = address
-                self._data[peer] = self._dial(address)
-                self._control[peer] = self._dial(address)
+                self._reach(peer, address)
+
+    def _reach(self, peer: NodeId, address: str) -> None:
+        self._addresses[peer] = address
+        self._data[peer] = self._dial(address)
+        self._control[peer] = self._dial(address)
 
     def _dial(self, address: str) -> zmq.Socket[bytes]:
         dealer = self._context.socket(zmq.DEALER)
@@ -146,9 +154,12 @@ class Transport:
         if greeting.version != PROTOCOL_VERSION:
             return self._drop("other_version")
         if greeting.role == NODE:
-            if greeting.cluster_id != self._cluster_id or greeting.name not in self._addresses:
+            if greeting.cluster_id != self._cluster_id:
                 return self._drop("foreign")
-            return NodeId(greeting.name), messages
+            peer = NodeId(greeting.name)
+            if peer in self._former and peer not in self._addresses:
+                self._reach(peer, self._former[peer])
+            return peer, messages
         if greeting.role != CLIENT or greeting.cluster_id not in (0, self._cluster_id):
             return self._drop("foreign")
         return connection, messages
@@ -202,17 +213,22 @@ class Transport:
         if dealer is None:
             self.counters["lost"] += len(messages)
             return False
-        waiting = peer in self._kept and not self.retry()
+        if peer in self._kept and not self.retry():
+            return self._keep_all(peer, dealer, messages)
         for frame in encode_batches(self._greeting, messages):
-            if not waiting:
-                try:
-                    _send(dealer, frame, NOBLOCK)
-                except zmq.ZMQError:
-                    waiting = True
-                else:
-                    continue
+            try:
+                _send(dealer, frame, NOBLOCK)
+            except zmq.ZMQError:
+                return self._keep_all(peer, dealer, messages)
+        return True
+
+    def _keep_all(self, peer: NodeId, dealer: zmq.Socket[bytes], messages: list[Message]) -> bool:
+        """Keep a batch a moment, but no put of a client's: that counts as lost, is asked of another owner, and
+        must not be done here after that."""
+        kept = [message for message in messages if type(message) is not Put]
+        for frame in encode_batches(self._greeting, kept) if kept else ():
             self._keep(peer, dealer, frame)
-        return not waiting
+        return False
 
     def _keep(self, peer: NodeId, dealer: zmq.Socket[bytes], frame: bytearray) -> None:
         kept = self._kept.setdefault(peer, deque())

@@ -26,6 +26,7 @@ from kvnode.sim.clock import START, millis, tenths
 from kvnode.sim.events import Tell
 from kvnode.sim.ground import Ground
 from kvnode.sim.linear import ANY
+from kvnode.sim.shapes import Operators, Watch
 from kvnode.sim.sides import Side, sides
 from kvnode.sim.story import Replicas
 from kvnode.sim.strong import judge_registers, shown
@@ -179,11 +180,13 @@ def run(case: Case, tell: Tell | None = None) -> Report:
     settings = Settings(repair_interval_ms=case.repair_interval_ms)
     world = World(case.seed, nodes=case.nodes, n=case.n, settings=settings, tell=tell)
     clients, breaker = Clients(world, case), Breaker(world, case.faults)
+    operators, watch = Operators(world, case.changes), Watch(world, lost=case.disks_lost)
     broken: list[Violation] = []
     last_reads: dict[bytes, Record] = {}
     try:
         world.run(case.lasts_ms)
         world.run_until(lambda: clients.done, within_ms=HEALS_WITHIN_MS)
+        operators.stop()
         breaker.mend()
         world.converge(HEALS_WITHIN_MS)
         if case.load.mode == "strong":
@@ -197,6 +200,9 @@ def run(case: Case, tell: Tell | None = None) -> Report:
             call = _read_all(world, key)
             if isinstance(call.result, Got):
                 last_reads[key] = call.record
+    if case.load.mode != "strong":
+        broken += watch.found
+    breaker.counts.update(operators.counts)
     report = conclude(
         case, world.clients.calls, Ending(final, last_reads, broken), clients.outcomes, breaker.counts
     )

@@ -50,6 +50,8 @@ BAD_DISKS = ("fail-fsync", "full-disk")
 INSIDE, LINKS, SHARES = inside.KINDS, inside.LINKS, inside.SHARES
 KINDS = (*PROCESS, *INSIDE)
 """As `kvctl fault` has them."""
+RESHAPES = ("join", "leave", "replace", "cancel")
+"""As `kvctl cluster` has them."""
 
 
 class Kind(Enum):
@@ -104,6 +106,18 @@ class Load(Struct, frozen=True, kw_only=True):
     """To which node an operation goes: one drawn by its number, or as the client library routes."""
 
 
+class Reshape(Struct, frozen=True, kw_only=True):
+    """One change of the cluster's shape, that an operator wants from this time on."""
+
+    at_ms: int
+    kind: str
+    """`join`, `leave`, `replace` or `cancel`."""
+    node: str = ""
+    """Which joins, leaves or is replaced."""
+    new: str = ""
+    """Of `replace`: which takes its places."""
+
+
 class Case(Struct, frozen=True, kw_only=True):
     """One run."""
 
@@ -116,11 +130,13 @@ class Case(Struct, frozen=True, kw_only=True):
     ops: tuple[Planned, ...]
     faults: tuple[Fault, ...]
     repair_interval_ms: int = 10_000
+    changes: tuple[Reshape, ...] = ()
 
     @property
     def disks_lost(self) -> bool:
-        """Whether some disk is lost for good."""
-        return any(fault.kind == "wipe" for fault in self.faults)
+        """Whether some disk is lost for good: wiped, or of a node that an operator replaces."""
+        wiped = any(fault.kind == "wipe" for fault in self.faults)
+        return wiped or any(change.kind == "replace" for change in self.changes)
 
 
 def plan(rng: Random, load: Load, lasts_ms: int) -> tuple[Planned, ...]:
@@ -162,5 +178,5 @@ def keep(case: Case, faults: set[int], ops: set[int]) -> Case:
         name=case.name, seed=case.seed, nodes=case.nodes, n=case.n, load=case.load, lasts_ms=case.lasts_ms,
         ops=tuple(op for op in case.ops if op.number in ops),
         faults=tuple(fault for i, fault in enumerate(case.faults) if i in faults),
-        repair_interval_ms=case.repair_interval_ms,
+        repair_interval_ms=case.repair_interval_ms, changes=case.changes,
     )  # fmt: skip

@@ -14,15 +14,18 @@ from kvnode.protocol.context import decode_context, encode_context, join
 from kvnode.protocol.messages import (
     ClientReply,
     ClientRequest,
+    Committed,
     Condition,
     Done,
     Failed,
     Get,
     Got,
     Message,
+    Planned,
     Put,
     Scan,
     Scanned,
+    StagedNow,
     Written,
 )
 from kvnode.protocol.types import QUORUM, STRONG, Address, NodeId, Past, Record, decode_record
@@ -122,6 +125,11 @@ class Call:
         return Context(encode_context(self._key, past).encode(), saw)
 
     @property
+    def written_key(self) -> bytes:
+        """The key of a write, or of a get."""
+        return self._key
+
+    @property
     def _key(self) -> bytes:
         assert not isinstance(self.ask, Scan)
         return self.ask.key
@@ -182,6 +190,7 @@ class SimClients:
         self._greeting = encode_greeting(Greeting(PROTOCOL_VERSION, 0, CLIENT, "", 0))
         self._attached: dict[bytes, None] = {}
         self._pending: dict[int, Call] = {}
+        self._questions: dict[int, Callable[[Message], None]] = {}
         self._number = 0
         self.calls: list[Call] = []
         """Every operation there was, in the order they began."""
@@ -200,6 +209,11 @@ class SimClients:
         """Say this to a node; its answer is nobody's concern."""
         self._attach(client)
         self._network.send(client, node, encode_batches(self._greeting, [ask]), once=True)
+
+    def question(self, client: bytes, node: NodeId, ask: ClientRequest, then: Callable[[Message], None]) -> None:
+        """Say this to a node; `then` is told the answer, if one comes."""
+        self._questions[ask.rid] = then
+        self.order(client, node, ask)
 
     def _attach(self, client: bytes) -> None:
         if client not in self._attached:
@@ -224,7 +238,13 @@ class SimClients:
         if self._trace.reads_along:
             self._trace.line(f"{sender!r} > client: {read.messages}")
         for message in read.messages:
-            assert isinstance(message, Got | Written | Failed | Scanned | Done), f"{message} is no reply"
+            then = self._questions.pop(getattr(message, "rid", -1), None)
+            if then is not None:
+                then(message)
+                continue
+            if isinstance(message, Done | StagedNow | Planned | Committed):
+                continue  # to an operator, who has heard it before, or does not listen
+            assert isinstance(message, Got | Written | Failed | Scanned), f"{message} is no reply"
             call = self._pending.pop(message.rid, None)
             if call is not None:
                 call.result = message

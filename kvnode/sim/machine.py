@@ -10,6 +10,7 @@ Never: changes what the node says. An assertion of the node's is the world's, an
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kvnode import config
@@ -17,9 +18,10 @@ from kvnode.config import Settings
 from kvnode.core.local import Local
 from kvnode.core.node import Node
 from kvnode.core.outbox import Sends
+from kvnode.core.topology import RING, held_ring
 from kvnode.protocol.codec import NODE, PROTOCOL_VERSION, Greeting, Reader, encode_batches, encode_greeting
 from kvnode.protocol.messages import CONTROL, Get, Message, NodeReport, Put
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import Address, NodeId
 from kvnode.sim.clock import SkewedClock, Tenths, derive, millis, tenths
 from kvnode.sim.debts import Debts
@@ -44,12 +46,15 @@ class Surroundings(NamedTuple):
     settings: Settings
     founded: bool
     """Whether the first disks are as old as the cluster, so that nothing can have been lost."""
+    on_ring: Callable[[Ring], None] = lambda _: None
+    """Told when a node holds another ring."""
 
 
 class SimNode:
     """A machine that can crash, restart and stand still."""
 
-    def __init__(self, name: NodeId, around: Surroundings) -> None:
+    def __init__(self, name: NodeId, around: Surroundings, ring: Ring | None = None) -> None:
+        """`ring`: of one that is outside, what it was told when it first asked."""
         self.name = name
         self.boot = 0
         self.up = False
@@ -59,9 +64,10 @@ class SimNode:
         self.disk = SimDisk(name, around.timeline, around.trace, derive(around.seed, f"disk {name}"))
         self.disk.on_commit = self._wake
         self._around = around
+        self._first_ring = ring or around.ring
+        self._founded = around.founded and ring is None
         self._timeline = around.timeline
         self._rng = derive(around.seed, f"machine {name}")
-        self._members = frozenset(member.id for member in around.ring.members)
         self._reader = Reader()
         self._turn_at: Tenths = 0
         """When the next turn is; 0 while there is none to come."""
@@ -76,14 +82,18 @@ class SimNode:
         self.up, self.paused = True, False
         self.disk.open()
         rng = derive(around.seed, f"{self.name} disk {self.disk.disk_id} boot {self.boot}")
-        self.local = Local(
-            self.name, self.boot, around.ring, self.disk, rng, around.settings, "fsync", self.disk.disk_id
-        )
+        ring = held_ring(self.disk.fact(RING), self._first_ring)
+        self.local = Local(self.name, self.boot, ring, self.disk, rng, around.settings, "fsync", self.disk.disk_id)
         self.node = Node(
-            self.local, self._vitals, founded=self._around.founded and self.boot == 1 and not self.disk.wiped
+            self.local, self._vitals, founded=self._founded and self.boot == 1 and not self.disk.wiped
         )
+        self.node.shaping.outsiders.as_member = Member(
+            self.name, f"{self.name}:7000", self.name, disk_id=self.disk.disk_id
+        )
+        self.node.shaping.keys = lambda: len(self.disk.keys)
         greeting = Greeting(PROTOCOL_VERSION, around.ring.cluster_id, NODE, self.name, self.boot)
         self._greeting = encode_greeting(greeting)
+        self._epoch = self.node.ring.epoch
         self._inbox: deque[tuple[Address, bytes | bytearray]] = deque()
         self._waiting: deque[tuple[int, Sends]] = deque()
         self._debts = Debts()
@@ -178,6 +188,9 @@ class SimNode:
                     self._debts.take_on(sender, message, now)
                     node.receive(sender, message)
         turn = node.end()
+        if node.ring.epoch > self._epoch:
+            self._epoch = node.ring.epoch
+            self._around.on_ring(node.ring)
         node.check_invariants()
         self._debts.pay(turn.sends)
         self._debts.pay(turn.acks)
@@ -226,7 +239,6 @@ class SimNode:
             greeting, messages = read
             if greeting.role == NODE:
                 assert greeting.cluster_id == self._around.ring.cluster_id
-                assert greeting.name in self._members
             if self._around.trace.reads_along:
                 self._around.trace.line(f"{sender!r} > {self.name}: {messages}")
             (control if type(messages[0]) in CONTROL else data).append((sender, messages))
@@ -241,7 +253,7 @@ class SimNode:
                 self._to_self += messages
                 continue
             frames = encode_batches(self._greeting, messages)
-            once = network.duplicates and any(type(message) in REQUESTS for message in messages)
+            once = any(type(message) in REQUESTS for message in messages)
             handed = network.send(self.name, to, frames, once=once)
             if not handed and isinstance(to, str):
                 lost.append(NodeId(to))

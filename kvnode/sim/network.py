@@ -91,11 +91,6 @@ class Network:
         self.in_flight = 0
         """Frames that have yet to arrive."""
 
-    @property
-    def duplicates(self) -> bool:
-        """Whether any frame may arrive twice now: else nobody need look for requests."""
-        return bool(self.duplication or self.weather)
-
     def attach(self, address: Address, port: Port) -> None:
         """Frames to this address go here."""
         self._ports[address] = port
@@ -132,7 +127,7 @@ class Network:
             if (sender, to) in self._cut:
                 self._into_cut(parcel)
             elif not up:
-                handed &= self._to_nobody(parcel)
+                handed &= self._to_nobody(parcel, once=once)
             elif self.weather and (weather := self.weather.get((sender, to))) is not None:
                 self._through(parcel, weather, once=once)
             elif not self.loss or self._rng.random() >= self.loss:
@@ -177,11 +172,11 @@ class Network:
         if self._rng.random() < self.holds_cut:
             self._held.append(parcel)
 
-    def _to_nobody(self, parcel: Parcel) -> bool:
-        """A frame to a peer that is down. False when the sender is told."""
+    def _to_nobody(self, parcel: Parcel, *, once: bool) -> bool:
+        """A frame to a peer that is down. False when the sender is told: then a request does not arrive."""
         if self._rng.random() >= self.reports_lost:
             return True
-        if self._rng.random() < self.keeps:
+        if not once and self._rng.random() < self.keeps:
             self.in_flight += 1
             self._timeline.after(1 + int(self._rng.random() * config.KEPT_MS * 10), self._arrive, parcel)
         return False

@@ -12,6 +12,10 @@ are the same case. Never: runs anything, or knows on what it will be run.
     kind = "kill"
     node = "any"                                # n2; n1,n2; any; any 2; all. Of a partition: `from` and `to`;
     for = "1s..4s"                              # of what is said to some nodes only: `peer`
+    [[change]]                                  # of the cluster's shape; in the simulator
+    at = "5s"
+    kind = "join"                               # leave; replace, with `new`; cancel
+    node = "n6"
     [expect]                                    # beside every promise there is, which always holds
     acked_percent_min = 90
 """
@@ -29,7 +33,20 @@ from msgspec import Struct, field
 from kvnode import config
 from kvnode.protocol.faults import problem_of, time_problem
 from kvnode.protocol.types import MODES
-from kvnode.sim.case import AN_OWNER, ANY_NODE, INSIDE, KINDS, LINKS, SHARES, Case, Fault, Load, plan
+from kvnode.sim.case import (
+    AN_OWNER,
+    ANY_NODE,
+    INSIDE,
+    KINDS,
+    LINKS,
+    RESHAPES,
+    SHARES,
+    Case,
+    Fault,
+    Load,
+    Reshape,
+    plan,
+)
 from kvnode.sim.clock import derive
 
 Read = TypeVar("Read")
@@ -89,6 +106,15 @@ class Break(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of delay: up to so much more or less."""
 
 
+class Turn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[change]]`: what an operator wants from then on."""
+
+    kind: str
+    at: str
+    node: str = ""
+    new: str = ""
+
+
 class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[expect]`: what must come true beside every promise."""
 
@@ -117,6 +143,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     repair_interval: str = "10s"
     workload: Workload = Workload()
     fault: tuple[Break, ...] = ()
+    change: tuple[Turn, ...] = ()
     expect: Expect = Expect()
 
 
@@ -210,7 +237,8 @@ def case_of(scenario: Scenario, name: str, seed: int | None = None) -> Case:
             raise ScenarioWrong(f"fault {place + 1} ({wanted.kind}): {error}", place) from error
     faults.sort(key=lambda fault: fault.at_ms)
     # Where a disk is lost, one copy is no promise.
-    single = load.mixed_counts and not any(fault.kind == "wipe" for fault in faults)
+    lost = any(fault.kind == "wipe" for fault in faults) or any(one.kind == "replace" for one in scenario.change)
+    single = load.mixed_counts and not lost
     asked = Load(
         clients=load.clients, keys=load.keys, rate=load.rate, mode=load.mode, gets=load.gets, puts=load.puts,
         deletes=load.deletes, scans=load.scans, value_bytes=load.value_bytes,
@@ -219,8 +247,30 @@ def case_of(scenario: Scenario, name: str, seed: int | None = None) -> Case:
     return Case(
         name=name, seed=seed, nodes=scenario.nodes, n=scenario.n, load=asked, lasts_ms=lasts_ms,
         ops=plan(derive(seed, "operations"), asked, lasts_ms), faults=tuple(faults),
-        repair_interval_ms=_time(scenario.repair_interval),
+        repair_interval_ms=_time(scenario.repair_interval), changes=_changes(scenario),
     )  # fmt: skip
+
+
+def _changes(scenario: Scenario) -> tuple[Reshape, ...]:
+    """What is to become of the cluster's shape, in the order of time. Raises `ScenarioWrong`."""
+    first = {f"n{i}" for i in range(1, scenario.nodes + 1)}
+    for place, turn in enumerate(scenario.change, 1):
+        where = f"change {place} ({turn.kind})"
+        if turn.kind not in RESHAPES:
+            raise ScenarioWrong(f"{where}: no such kind: one of {', '.join(RESHAPES)}")
+        if (turn.kind != "cancel") != bool(turn.node) or (turn.kind == "replace") != bool(turn.new):
+            raise ScenarioWrong(
+                f"{where}: join and leave have a node, replace has a node and a new one, cancel none"
+            )
+        new = turn.node if turn.kind == "join" else turn.new
+        if new in first:
+            raise ScenarioWrong(f"{where}: {new} is there from the beginning")
+        if turn.kind == "leave" and len(scenario.change) == 1 and scenario.nodes <= scenario.n:
+            raise ScenarioWrong(f"{where}: {scenario.nodes} nodes are too few for one to leave")
+        if _named(where, turn.at) >= (scenario.seconds - scenario.quiet) * 1_000:
+            raise ScenarioWrong(f"{where}: at {turn.at!r} is too late")
+    found = [Reshape(at_ms=_time(t.at), kind=t.kind, node=t.node, new=t.new) for t in scenario.change]
+    return tuple(sorted(found, key=lambda change: change.at_ms))
 
 
 def _faults(rng: Random, wanted: Break, scenario: Scenario) -> list[Fault]:

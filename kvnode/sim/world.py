@@ -17,7 +17,16 @@ from functools import lru_cache
 from kvnode.config import Settings
 from kvnode.core.bootstrap import found
 from kvnode.core.merkle import span_of
-from kvnode.protocol.messages import ClientRequest
+from kvnode.protocol.messages import (
+    AskPlan,
+    ChangeKind,
+    ClientRequest,
+    CommitPlan,
+    Message,
+    Planned,
+    StageChange,
+    StagedNow,
+)
 from kvnode.protocol.ring import Member, Partition, Ring, partition_of
 from kvnode.protocol.types import Address, NodeId, Record
 from kvnode.sim.check import Violation, check
@@ -69,8 +78,12 @@ class World(Ground):
         self.trace = Trace(self.timeline, tell)
         self.network = Network(self.timeline, self.trace, derive(seed, "network"))
         self.ring = ring_of(nodes, n, q)
-        around = Surroundings(seed, self.timeline, self.trace, self.network, self.ring, settings, founded)
-        self.nodes = {member.id: SimNode(member.id, around) for member in self.ring.members}
+        self._around = Surroundings(
+            seed, self.timeline, self.trace, self.network, self.ring, settings, founded, self._on_ring
+        )
+        self.on_ring: Callable[[Ring], None] = lambda _: None
+        """Told of each ring that a node is the first to hold."""
+        self.nodes = {member.id: SimNode(member.id, self._around) for member in self.ring.members}
         self.names = tuple(self.nodes)
         self.clients = SimClients(self.timeline, self.trace, self.network, self._look)
 
@@ -89,6 +102,48 @@ class World(Ground):
     def order(self, via: str, ask: ClientRequest) -> None:
         """What an operator asks of one node."""
         self.clients.order(CLIENT.encode(), NodeId(via), ask)
+
+    # ---- its shape -------------------------------------------------------------------------
+
+    def _on_ring(self, ring: Ring) -> None:
+        if ring.epoch > self.ring.epoch:
+            self.ring = ring
+            self.trace.note("ring", f"epoch {ring.epoch}", f"{len(ring.moves)} move")
+            self.on_ring(ring)
+
+    def add(self, name: str) -> SimNode:
+        """A new machine stands outside, and knocks."""
+        assert name not in self.nodes
+        self.trace.note("add", name)
+        node = self.nodes[NodeId(name)] = SimNode(NodeId(name), self._around, self.ring)
+        self.names = tuple(self.nodes)
+        return node
+
+    def ask(self, via: str, ask: ClientRequest) -> Message:
+        """Ask a node something, and wait for what it says."""
+        told: list[Message] = []
+        self.clients.question(CLIENT.encode(), NodeId(via), ask, told.append)
+        self.run_until(lambda: bool(told))
+        return told[0]
+
+    def reshape(self, via: str, *changes: tuple[ChangeKind, str, str]) -> Message:
+        """Stage changes by way of a node, plan, and commit. What the commit was told."""
+        rid = self.clients.next_number
+        for kind, node, new in changes:
+            told = self.ask(via, StageChange(rid(), kind, NodeId(node), new))
+            assert isinstance(told, StagedNow), told
+        planned = self.ask(via, AskPlan(rid()))
+        assert isinstance(planned, Planned)
+        return self.ask(via, CommitPlan(rid(), planned.plan.id, 10_000))
+
+    @property
+    def shaped(self) -> bool:
+        """Whether nothing is pending, everyone who is up holds the latest ring, and no copy is left over."""
+        members = [self.nodes[member.id] for member in self.ring.members]
+        done = not self.ring.moves and not self.ring.leaving
+        return done and all(
+            n.up and n.node.ring == self.ring and not n.node.shaping.leftovers.count for n in members
+        )
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -219,14 +274,19 @@ class World(Ground):
     @property
     def hinted(self) -> int:
         """Hints on all disks."""
-        return sum(len(node.disk.hinted) for node in self.nodes.values())
+        return sum(len(self.nodes[member.id].disk.hinted) for member in self.ring.members)
 
     @property
     def converged(self) -> bool:
         """Whether no hint is kept and all owners of each partition have the same tree."""
-        return not self.hinted and all(
-            len({self.nodes[owner].disk.tree.hash(span_of(Partition(p), self.ring.q)) for owner in owners}) == 1
-            for p, owners in enumerate(self.nodes[self.ring.members[0].id].local.routes.owners)
+        return (
+            not self.hinted
+            and self.shaped
+            and all(
+                len({self.nodes[owner].disk.tree.hash(span_of(Partition(p), self.ring.q)) for owner in owners})
+                == 1
+                for p, owners in enumerate(map(self.ring.owner_ids, range(self.ring.q)))
+            )
         )
 
     def converge(self, within_ms: float = 120_000) -> None:

@@ -92,7 +92,7 @@ class KeyPage(Page):
         """Ask again."""
         self._ask()
 
-    @work(exclusive=True)
+    @work(exclusive=True, group="ask")
     async def _ask(self) -> None:
         try:
             self._seen = await self.board.asker.ask(lambda client: look(client, self.key))

@@ -94,7 +94,7 @@ class Keys(Page):
         if self._more and self._prefix is not None:
             self._scan(len(self._items) + PAGE)
 
-    @work(exclusive=True)
+    @work(exclusive=True, group="ask")
     async def _scan(self, limit: int) -> None:
         prefix = (self._prefix or "").encode("utf-8", "surrogateescape")
         name = show(prefix) or "(any)"

@@ -89,7 +89,7 @@ class PartitionPage(Page):
         """Ask for roots and keys."""
         self._ask()
 
-    @work(exclusive=True)
+    @work(exclusive=True, group="ask")
     async def _ask(self) -> None:
         try:
             self._asked = await self.board.asker.ask(lambda client: ask(client, self.partition))

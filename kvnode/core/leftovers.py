@@ -1,0 +1,129 @@
+"""Leftovers: copies of partitions that this node does not own any more, or never came to.
+
+Promises: one is dropped, versions and registers, once a last exchange with every owner that is up, at least a
+majority, has brought them what only it had; found again at each start, so a crash in between costs nothing.
+Never: serves one; drops one that it owns, or is to own.
+Input: rings, finished exchanges, ticks.
+
+While a node has one it says that it keeps a hint as old as can be: no tombstone is reaped anywhere that
+something in it might bring back (PROTOCOL-CASES 19, 27).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from kvnode.core.local import Local
+from kvnode.core.merkle import NOTHING, Span, span_of
+from kvnode.core.outbox import Unreadable
+from kvnode.protocol.ring import Partition, majority
+from kvnode.protocol.types import Millis, NodeId
+
+LEAVES_A_TICK = 256
+"""Leaves dropped in one turn: foreground work comes between."""
+RETRY_MS = 1_000
+FROM_THE_BEGINNING = 1
+"""Since when a leftover may be: no tombstone is older."""
+
+
+class Leftover(Struct, gc=False):
+    """One of them."""
+
+    partition: Partition
+    since: int
+    exchanged: set[NodeId]
+    due: Millis = 0
+    dropping: int = -1
+    """The leaf from which on it is to be dropped; -1 before its owners have what it has."""
+
+
+class Leftovers:
+    """Those of one node."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._outbox = local.outbox
+        self._left: dict[int, Leftover] = {}
+        self.down: Callable[[NodeId], bool] = lambda _: False
+        """Whether a member is down, by more than one opinion."""
+        self.exchange: Callable[[Partition, NodeId], bool] = lambda _, __: False
+        """Begins an exchange. False where one of that partition is under way."""
+        self.look()
+
+    def look(self) -> None:
+        """Find what is held and not owned: at the start, and whenever another ring is held."""
+        local, routes = self._local, self._local.routes
+        tree, q = local.store.tree, routes.ring.q
+        for p in [p for p, left in self._left.items() if routes.holds(p) or routes.since[p] != left.since]:
+            del self._left[p]
+        if not tree.slots():
+            return
+        for p in sorted({slot >> routes.shift for slot in tree.slots()}):
+            if p not in self._left and not routes.holds(p) and tree.hash(span_of(Partition(p), q)) != NOTHING:
+                self._left[p] = Leftover(Partition(p), routes.since[p], set())
+
+    @property
+    def count(self) -> int:
+        """Partitions of which there is one."""
+        return len(self._left)
+
+    @property
+    def oldest(self) -> int:
+        """What is said of the oldest hint while there is any; 0 while there is none."""
+        return FROM_THE_BEGINNING if self._left else 0
+
+    timed = property(lambda self: bool(self._left))
+
+    def on_exchanged(self, partition: int, peer: NodeId) -> None:
+        """An owner has all that is in it now."""
+        left = self._left.get(partition)
+        if left is not None:
+            left.exchanged.add(peer)
+            left.due = self._local.now
+
+    def on_tick(self, now: Millis) -> None:
+        """Exchange the next; drop what its owners have."""
+        for left in list(self._left.values())[:2]:
+            if left.dropping >= 0:
+                self._drop(left)
+            elif now >= left.due:
+                self._step(left, now)
+
+    def _step(self, left: Leftover, now: Millis) -> None:
+        left.due = now + RETRY_MS
+        owners = self._local.routes.owners[left.partition]
+        up = [owner for owner in owners if not self.down(owner)]
+        missing = [owner for owner in up if owner not in left.exchanged]
+        if not missing and len(left.exchanged.intersection(owners)) >= majority(len(owners)):
+            left.dropping = span_of(left.partition, self._local.routes.ring.q).start
+        elif missing and self._local.routes.is_member:
+            self.exchange(left.partition, missing[0])
+
+    def _drop(self, left: Leftover) -> None:
+        """Drop some of it."""
+        store, outbox = self._local.store, self._outbox
+        span = span_of(left.partition, self._local.routes.ring.q)
+        end = span.start + span.size
+        done = 0
+        for leaf in store.tree.held_from(left.dropping, end):
+            done += 1
+            try:
+                keys = [key for key, _ in store.leaf(leaf)]
+                registers = [key for key, _ in store.registers_in(leaf)]
+            except Unreadable:
+                self._local.counters["unreadable_leaves"] += 1
+                continue
+            for key in keys:
+                outbox.erase(key)
+            for key in registers:
+                outbox.keep_register(key, b"")
+            left.dropping = leaf + 1
+            if done >= LEAVES_A_TICK:
+                return
+        if not done or store.tree.hash(Span(*span)) == NOTHING:
+            del self._left[left.partition]
+            self._local.counters["partitions_dropped"] += 1
+        else:
+            left.dropping = span.start  # until the tree is empty: what is erased shows there once it is kept

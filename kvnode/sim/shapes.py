@@ -1,0 +1,184 @@
+"""Operators that change the shape of a world, and a watch over what must hold whatever its shape.
+
+Promises: each change is staged, planned and committed as an operator would, by way of any member that is up, and
+tried again until the ring has it; only what was committed is counted. The watch looks at each change of ring, and
+once a simulated second. Never: helps a node, or waits for one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from kvnode.protocol.messages import (
+    AskPlan,
+    CancelMoves,
+    ChangeKind,
+    ClientRequest,
+    CommitPlan,
+    Committed,
+    Message,
+    Planned,
+    StageChange,
+    StagedNow,
+    Written,
+)
+from kvnode.protocol.ring import Ring, partition_of
+from kvnode.protocol.types import NodeId, Record
+from kvnode.sim.case import Reshape
+from kvnode.sim.check import Violation
+from kvnode.sim.client import Call
+from kvnode.sim.clock import START, derive, tenths
+from kvnode.sim.world import World
+
+AGAIN_MS = (300, 900)
+PATIENCE_MS = 3_000
+"""An answer that has not come after so long is not waited for: the whole change is tried again."""
+TRIES_MAX = 40
+WATCH_MS = 1_000
+OPERATOR = b"operator"
+KINDS = {"join": ChangeKind.JOIN, "leave": ChangeKind.LEAVE, "replace": ChangeKind.REPLACE}
+
+
+class Operators:
+    """The changes of one run."""
+
+    def __init__(self, world: World, changes: Sequence[Reshape]) -> None:
+        self._world = world
+        self._rng = derive(world.seed, "operators")
+        self._over = False
+        self.counts: Counter[str] = Counter()
+        """How many of each kind were committed."""
+        for change in changes:
+            world.timeline.at(START + tenths(change.at_ms), self._begin, change)
+
+    def stop(self) -> None:
+        """Ask for nothing more."""
+        self._over = True
+
+    def _begin(self, change: Reshape) -> None:
+        added = change.new if change.kind == "replace" else change.node
+        if change.kind in ("join", "replace") and NodeId(added) not in self._world.nodes:
+            self._world.add(added)
+        self._try(change, TRIES_MAX)
+
+    def _try(self, change: Reshape, tries: int) -> None:
+        """One attempt, from the beginning: what is done already is seen in the ring."""
+        world, ring = self._world, self._world.ring
+        if self._over or not tries or self._done(ring, change):
+            return
+        self._later(change, tries - 1)
+        members = [member.id for member in ring.members if world.serves(member.id)]
+        if not members or not self._bearable(ring, change):
+            return
+        via = self._rng.choice(members)
+        if change.kind == "cancel":
+            self._ask(via, CancelMoves(self._rid(), PATIENCE_MS), lambda told: self._told(change, told))
+            return
+        stage = StageChange(self._rid(), KINDS[change.kind], NodeId(change.node), change.new)
+        self._ask(via, stage, lambda told: self._staged(via, change, told))
+
+    def _done(self, ring: Ring, change: Reshape) -> bool:
+        gone = change.node in ring.leaving or ring.member(NodeId(change.node)) is None
+        if change.kind == "join":
+            return ring.member(NodeId(change.node)) is not None
+        return self.counts["cancel"] > 0 if change.kind == "cancel" else gone
+
+    def _bearable(self, ring: Ring, change: Reshape) -> bool:
+        return change.kind != "leave" or len(ring.members) - len(ring.leaving) > ring.n
+
+    def _later(self, change: Reshape, tries: int) -> None:
+        self._world.timeline.after(tenths(self._rng.randint(*AGAIN_MS)), self._try, change, tries)
+
+    def _rid(self) -> int:
+        return self._world.clients.next_number()
+
+    def _ask(self, via: NodeId, ask: ClientRequest, then: Callable[[Message], None]) -> None:
+        self._world.clients.question(OPERATOR, via, ask, then)
+
+    def _staged(self, via: NodeId, change: Reshape, told: Message) -> None:
+        if isinstance(told, StagedNow):
+            self._ask(via, AskPlan(self._rid()), lambda told: self._planned(via, change, told))
+
+    def _planned(self, via: NodeId, change: Reshape, told: Message) -> None:
+        if isinstance(told, Planned) and not told.plan.problem:
+            commit = CommitPlan(self._rid(), told.plan.id, PATIENCE_MS)
+            self._ask(via, commit, lambda told: self._told(change, told))
+
+    def _told(self, change: Reshape, told: Message) -> None:
+        if isinstance(told, Committed):
+            self.counts[change.kind] += 1
+
+
+class Watch:
+    """Copies are owned: looked at while everything goes on."""
+
+    def __init__(self, world: World, *, lost: int = 0) -> None:
+        """`lost`: how many copies of a write may be gone for good: a disk was wiped, a node replaced."""
+        self._world = world
+        self._lost = lost
+        # A write that is older may be covered by a tombstone that is gone itself.
+        self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
+        self._looked = 0
+        self._acked: dict[bytes, list[Call]] = {}
+        self.found: list[Violation] = []
+        self._rings: dict[int, Ring] = {}
+        world.on_ring = self._on_ring
+        world.timeline.after(tenths(WATCH_MS), self._each_second)
+
+    def _each_second(self) -> None:
+        self.look()
+        self._world.timeline.after(tenths(WATCH_MS), self._each_second)
+
+    def _on_ring(self, ring: Ring) -> None:
+        for partition, owners in enumerate(ring.owners):
+            if len(set(owners)) != len(owners) or not owners:
+                self._tell(b"", f"epoch {ring.epoch}: the owners of partition {partition} are {owners}")
+        before = self._rings.setdefault(ring.epoch, ring)
+        if before != ring:
+            self._tell(b"", f"two rings of epoch {ring.epoch} were chosen")
+        self.look()
+
+    def _tell(self, key: bytes, text: str) -> None:
+        if len(self.found) < 20:
+            self.found.append(Violation("copies_are_owned", key, text))
+
+    def look(self) -> None:
+        """Every acknowledged write is on W nodes that have a place for it, or on those that stand in."""
+        world = self._world
+        calls = world.clients.calls
+        for call in calls[self._looked :]:
+            if not call.done():
+                break
+            self._looked += 1
+            if isinstance(call.result, Written) and call.ask.rid == call.result.rid:
+                self._acked.setdefault(call.written_key, []).append(call)
+        for key, acked in self._acked.items():
+            disks = self._disks(key)
+            del acked[:-8]  # the others are covered by these, or beside them
+            for call in acked:
+                if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
+                    continue
+                told = call.written
+                have = sum(any(_shows(record, told) for record in disk) for disk in disks)
+                if have < told.acked - self._lost:
+                    self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
+
+    def _disks(self, key: bytes) -> list[tuple[Record, ...]]:
+        """What each node that has a place for a key, or keeps something for those, durably holds of it."""
+        world, ring = self._world, self._world.ring
+        partition = partition_of(key, ring.q)
+        holders = set(ring.owner_ids(partition))
+        holders |= {step.gained for m in ring.moves if m.partition == partition and (step := ring.step(m)).gained}
+        members = {member.id for member in ring.members}
+        disks = ((name, node.disk) for name, node in world.nodes.items())
+        return [
+            (disk.holds(key) if name in holders else (), disk.keeps(key) if name in members else ())
+            for name, disk in disks
+        ]
+
+
+def _shows(record: Record, told: Written) -> bool:
+    return any(
+        (v.actor == told.actor and v.time == told.time) or v.past.get(told.actor, 0) >= told.time for v in record
+    )

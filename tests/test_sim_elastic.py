@@ -1,0 +1,434 @@
+"""A cluster that changes its shape, in the simulator: joined, left, replaced, cut in two, crashed half-way.
+
+The first test is how it goes. The others each break one part of it on purpose, named after the claim that holds.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from kvnode.config import Settings
+from kvnode.protocol.messages import (
+    AskPlan,
+    CancelMoves,
+    ChangeKind,
+    CommitPlan,
+    Committed,
+    Error,
+    Failed,
+    Planned,
+    StageChange,
+    StagedNow,
+    Written,
+)
+from kvnode.protocol.ring import partition_of
+from kvnode.protocol.types import NodeId
+from kvnode.sim.shapes import Watch
+from kvnode.sim.world import World
+
+JOIN, LEAVE, REPLACE = ChangeKind.JOIN, ChangeKind.LEAVE, ChangeKind.REPLACE
+FORCE = ChangeKind.FORCE_REMOVE
+KEYS = 60
+SLOW = Settings(transfer_bytes_per_s=2_000)
+"""Transfers that take a while: something can happen meanwhile."""
+
+
+def filled(seed: int = 1, nodes: int = 3, settings: Settings = SLOW, keys: int = KEYS) -> World:
+    """A cluster with something in it."""
+    world = World(seed, nodes=nodes, settings=settings)
+    world.run(1_000)
+    for i in range(keys):
+        world.wait(world.put(f"k{i}", f"v{i}", via="n1", mode="quorum")).written  # noqa: B018
+    return world
+
+
+def outside(world: World, name: str) -> None:
+    """A new machine, known to all."""
+    world.add(name)
+    world.run(1_500)
+
+
+def read_back(world: World, via: str, keys: int = KEYS) -> None:
+    """Every key is there."""
+    for i in range(keys):
+        call = world.wait(world.get(f"k{i}", via=via, mode="quorum"))
+        assert call.values == [b"v%d" % i]
+
+
+def until_shaped(world: World, within_ms: float = 120_000) -> None:
+    """Until nothing is pending, and no copy is left over."""
+    world.run_until(lambda: world.shaped, within_ms)
+
+
+def committed(world: World, via: str, *changes: tuple[ChangeKind, str, str]) -> int:
+    """Changes, staged and committed. The epoch."""
+    told = world.reshape(via, *changes)
+    assert isinstance(told, Committed), told
+    return told.epoch
+
+
+# ---- how it goes -------------------------------------------------------------------------------
+
+
+def test_a_node_joins_and_leaves_again_and_every_key_is_there() -> None:
+    """Outside it owns nothing; once a plan is committed it takes its share, the least there is; then it goes."""
+    world = filled()
+    watch = Watch(world)
+    outside(world, "n4")
+    assert world.ring.epoch == 1
+    assert world.ring.member(NodeId("n4")) is None
+
+    committed(world, "n2", (JOIN, "n4", ""))
+    until_shaped(world)
+    assert [world.ring.places(name) for name in world.nodes] == [(12, 4)] * 4
+    read_back(world, "n4")
+
+    committed(world, "n3", (LEAVE, "n4", ""))
+    world.run_until(lambda: not world.node("n4").up, 120_000)
+    until_shaped(world)
+    assert "n4" in world.node("n4").why_down
+    assert [world.ring.places(name)[0] for name in ("n1", "n2", "n3")] == [16, 16, 16]
+    read_back(world, "n1")
+    assert not watch.found
+    assert not world.violations()
+
+
+def test_a_dead_node_is_replaced_and_is_told_so_when_it_comes_back() -> None:
+    """Whole partitions from the owners that are left; its old data is served to nobody."""
+    world = filled(nodes=4)
+    world.crash("n2")
+    outside(world, "n5")
+    world.run(5_000)
+    committed(world, "n1", (REPLACE, "n2", "n5"))
+    until_shaped(world)
+    assert world.ring.member(NodeId("n2")) is None
+    assert world.ring.places(NodeId("n5"))[0] == 12
+    read_back(world, "n5")
+
+    world.restart("n2")
+    world.run_until(lambda: not world.node("n2").up, 10_000)
+    assert "never returns" in world.node("n2").why_down
+    assert not world.violations()
+
+
+# ---- who may join ------------------------------------------------------------------------------
+
+
+def test_who_is_not_up_and_empty_does_not_join() -> None:
+    """A plan adds only nodes that are there; a removed name never returns."""
+    world = filled()
+    told = world.ask("n1", StageChange(world.clients.next_number(), JOIN, NodeId("n9")))
+    assert isinstance(told, Failed) and "not known here" in told.message
+
+    outside(world, "n4")
+    told = world.ask("n1", StageChange(world.clients.next_number(), JOIN, NodeId("n4")))
+    assert isinstance(told, StagedNow) and len(told.changes) == 1
+    world.crash("n4")
+    world.run(6_000)
+    told = world.reshape("n1")
+    assert isinstance(told, Failed) and told.error == Error.REFUSED and "up to join" in told.message
+
+
+def test_a_node_outside_answers_no_client_and_is_owed_nothing() -> None:
+    """Known, and that is all."""
+    world = filled()
+    outside(world, "n4")
+    assert world.wait(world.get("k1", via="n4")).failed.error == Error.REFUSED
+    assert world.wait(world.put("k1", "x", via="n4")).failed.error == Error.REFUSED
+    assert not world.node("n4").disk.keys
+
+
+# ---- one ring an epoch -------------------------------------------------------------------------
+
+
+def test_of_two_plans_committed_at_once_one_is_chosen() -> None:
+    """Two operators, two plans, one epoch: the other is told."""
+    for seed in range(1, 9):
+        world = filled(seed, nodes=5, keys=4)
+        outside(world, "n6")
+        watch = Watch(world)
+        rid = world.clients.next_number
+        plans = []
+        for via, kind, node in (("n1", JOIN, "n6"), ("n5", LEAVE, "n2")):
+            world.partition([via], [n for n in world.names if n != via])  # so that they know of one change each
+            assert isinstance(world.ask(via, StageChange(rid(), kind, NodeId(node))), StagedNow)
+            planned = world.ask(via, AskPlan(rid()))
+            assert isinstance(planned, Planned)
+            plans.append((via, planned.plan.id))
+            world.heal()
+        told: list[object] = []
+        for via, plan in plans:
+            world.clients.question(b"op" + via.encode(), NodeId(via), CommitPlan(rid(), plan, 8_000), told.append)
+        world.run_until(lambda: len(told) == 2, 20_000)  # noqa: B023
+        chosen = [one for one in told if isinstance(one, Committed)]
+        assert len(chosen) <= 1, f"seed {seed}: {told}"
+        until_shaped(world)
+        assert not watch.found
+
+
+def test_a_minority_installs_no_ring_and_is_told_how_many_it_needs() -> None:
+    """Two of five are cut off; the three others go on."""
+    world = filled(nodes=5)
+    outside(world, "n6")
+    world.partition(["n1", "n2"], ["n3", "n4", "n5", "n6"])
+    world.run(4_000)
+    told = world.reshape("n1", (LEAVE, "n5", ""))
+    assert isinstance(told, Failed) and told.error == Error.UNAVAILABLE
+    assert "reaches 2 of 5 members, and 3 must agree" in told.message
+
+    committed(world, "n3", (JOIN, "n6", ""))
+    world.run(3_000)
+    assert world.node("n1").node.ring.epoch == 1
+    world.heal()
+    until_shaped(world)
+    assert world.ring.member(NodeId("n5")) is not None
+    read_back(world, "n1")
+
+
+@pytest.mark.parametrize("messages", range(1, 40))
+def test_whoever_proposes_may_die_at_any_message(messages: int) -> None:
+    """The ring of the next epoch is chosen or not, by all alike; what is pending is finished by others."""
+    world = filled(messages, keys=6)
+    watch = Watch(world)
+    outside(world, "n4")
+    rid = world.clients.next_number
+    assert isinstance(world.ask("n1", StageChange(rid(), JOIN, NodeId("n4"))), StagedNow)
+    planned = world.ask("n1", AskPlan(rid()))
+    assert isinstance(planned, Planned)
+    world.clients.question(b"op", NodeId("n1"), CommitPlan(rid(), planned.plan.id, 5_000), lambda _: None)
+    for _ in range(messages * 3):
+        world.timeline.step()
+    world.crash("n1")
+    world.run(8_000)
+    world.restart("n1")
+    world.run(8_000)
+    if world.ring.member(NodeId("n4")) is None:
+        world.reshape("n2")
+    until_shaped(world)
+    assert world.ring.member(NodeId("n4")) is not None
+    read_back(world, "n4", 6)
+    assert not watch.found
+
+
+def test_a_wiped_member_casts_no_vote_until_an_epoch_is_decided_without_it() -> None:
+    """It may have promised something that it does not know any more."""
+    world = World(3, nodes=5, founded=False)
+    world.run(3_000)
+    world.wipe("n2")
+    world.restart("n2")
+    world.run(3_000)
+    assert not world.node("n2").node.shaping.decree._votes
+    committed(world, "n1", (LEAVE, "n5", ""))
+    world.run_until(lambda: world.node("n2").node.shaping.decree._votes, 60_000)
+
+
+# ---- writes while it moves ---------------------------------------------------------------------
+
+
+def moving(world: World, to: str) -> tuple[str, tuple[NodeId, ...], NodeId]:
+    """A key whose partition is on its way to a node: its owners, and who is to lose it."""
+    for i in range(1_000):
+        key = f"m{i}"
+        partition = partition_of(key.encode(), world.ring.q)
+        for move in world.ring.moves:
+            step = world.ring.step(move)
+            if move.partition == partition and step.gained == to and step.lost is not None:
+                return key, world.owners(key), step.lost
+    raise AssertionError("nothing moves there")
+
+
+def test_a_write_needs_w_in_the_old_owners_and_in_the_next_ones() -> None:
+    """With the one who stays alone among the next owners, W=2 is met in the old ones only: no acknowledgement."""
+    world = filled(settings=Settings(transfer_bytes_per_s=1))
+    outside(world, "n4")
+    committed(world, "n1", (JOIN, "n4", ""))
+    world.run_until(lambda: all(n.node.ring.epoch == 2 for n in world.nodes.values()))
+    key, owners, lost = moving(world, "n4")
+    stays, cut = (owner for owner in owners if owner != lost)
+    world.partition([cut, "n4"], [stays, lost])
+    call = world.wait(world.put(key, "v", via=stays, mode="quorum", timeout_ms=1_000))
+    assert isinstance(call.result, Failed), "it is on two of the old owners, and on one of the next"
+    world.heal()
+    world.run(2_000)
+    assert isinstance(world.wait(world.put(key, "w", via=stays, mode="quorum")).result, Written)
+
+
+def test_a_copy_begins_only_under_the_fence() -> None:
+    """While a majority of the old owners may still take writes of before, nothing is copied."""
+    world = filled()
+    outside(world, "n4")
+    rid = world.clients.next_number
+    assert isinstance(world.ask("n1", StageChange(rid(), JOIN, NodeId("n4"))), StagedNow)
+    planned = world.ask("n1", AskPlan(rid()))
+    assert isinstance(planned, Planned)
+    world.clients.question(b"op", NodeId("n1"), CommitPlan(rid(), planned.plan.id, 5_000), lambda _: None)
+    world.network.holds_cut = 0.0
+    world.run_until(lambda: world.node("n1").node.shaping.topology.coming)
+    world.partition(["n2", "n3"], ["n1", "n4"])
+    world.run(200)
+    assert [world.node(name).node.ring.epoch for name in ("n1", "n2", "n3")] == [2, 1, 1]
+    world.run(1_000)
+    assert world.node("n4").node.ring.epoch == 2
+    assert not world.node("n4").disk.keys
+    assert "not on epoch 2 yet" in world.node("n4").node.shaping.view().waiting
+    world.heal()
+    until_shaped(world)
+    read_back(world, "n4")
+
+
+def test_both_sides_of_a_copy_crash_in_the_middle_and_it_goes_on() -> None:
+    """What has come is not sent again; what has not, is."""
+    for seed in range(1, 6):
+        world = filled(seed)
+        watch = Watch(world)
+        outside(world, "n4")
+        committed(world, "n1", (JOIN, "n4", ""))
+        world.run_until(lambda: len(world.node("n4").disk.keys) > 10)  # noqa: B023
+        got = len(world.node("n4").disk.keys)
+        assert world.ring.moves
+        world.crash("n4", "n1", "n2", "n3")
+        assert len(world.node("n4").disk.keys) >= got - 5
+        world.restart("n1", "n2", "n3", "n4")
+        until_shaped(world)
+        read_back(world, "n4")
+        assert not watch.found
+
+
+def test_what_is_pending_can_be_cancelled_and_the_half_copy_is_dropped() -> None:
+    """What has been moved stays; what was on its way goes."""
+    world = filled()
+    outside(world, "n4")
+    committed(world, "n1", (JOIN, "n4", ""))
+    world.run_until(lambda: len(world.node("n4").disk.keys) > 10)
+    told = world.ask("n3", CancelMoves(world.clients.next_number(), 5_000))
+    assert isinstance(told, Committed)
+    until_shaped(world)
+    owned = world.ring.places(NodeId("n4"))[0]
+    assert owned < 12
+    held = {partition_of(key, world.ring.q) for key in world.node("n4").disk.keys}
+    assert len(held) <= owned
+    read_back(world, "n4")
+
+
+def test_a_copy_that_is_dropped_brings_first_what_only_it_has() -> None:
+    """Its node was down while its places went to another; what it alone had acknowledged is not lost."""
+    world = filled(nodes=4)
+    outside(world, "n5")
+    key = next(k for k in (f"k{i}" for i in range(KEYS)) if "n2" in world.owners(k))
+    others = [name for name in world.names if name != "n2"]
+    world.partition(["n2"], others)
+    alone = world.wait(world.put(key, "alone", via="n2", w=1))
+    assert isinstance(alone.result, Written)
+    world.crash("n2")
+    world.heal()
+    world.run(5_000)
+    committed(world, "n1", (JOIN, "n5", ""))
+    world.run(30_000)
+    assert not world.ring.moves, "the others did without n2"
+    world.restart("n2")
+    until_shaped(world)
+    assert b"alone" in world.wait(world.get(key, via="n1", mode="quorum")).values
+    assert not world.violations()
+
+
+def test_a_hint_for_a_place_that_was_lost_goes_to_all_owners_of_now() -> None:
+    """Whoever keeps it has nobody else to give it to."""
+    world = filled(nodes=5)
+    outside(world, "n6")
+    world.crash("n2")
+    world.run(4_000)
+    key = next(f"h{i}" for i in range(100) if "n2" in world.owners(f"h{i}"))
+    world.wait(world.put(key, "hinted", via=next(o for o in world.owners(key) if o != "n2"), w=3)).written  # noqa: B018
+    assert world.hinted
+    committed(world, "n1", (REPLACE, "n2", "n6"))
+    until_shaped(world)
+    world.run_until(lambda: not world.hinted, 60_000)
+    assert all(any(v.value == b"hinted" for v in record) for record in world.replicas(key).values())
+
+
+# ---- leaving, and worse ------------------------------------------------------------------------
+
+
+def test_a_node_leaves_only_when_it_keeps_no_hint() -> None:
+    """It was trusted with something: first that is delivered."""
+    world = filled(nodes=5)
+    world.crash("n2")
+    world.run(4_000)
+    keeper = None
+    for i in range(200):
+        owners = world.owners(f"h{i}")
+        if "n2" in owners:
+            world.wait(world.put(f"h{i}", "v", via=next(o for o in owners if o != "n2"), w=3)).written  # noqa: B018
+            keeper = next((n for n in world.names if n != "n2" and world.node(n).disk.hinted), None)
+            if keeper is not None:
+                break
+    assert keeper is not None
+    via = next(n for n in world.names if n not in (keeper, "n2"))
+    committed(world, via, (LEAVE, keeper, ""))
+    world.run(40_000)
+    assert world.ring.member(NodeId(keeper)) is not None, "it keeps a hint for one that is down"
+    world.restart("n2")
+    world.run_until(lambda: world.ring.member(NodeId(keeper)) is None, 120_000)
+    until_shaped(world)
+
+
+def test_a_lost_majority_is_removed_by_force_and_what_is_left_serves() -> None:
+    """Guarded: refused while a majority can be reached; then a new branch begins, and the others are strangers."""
+    world = filled(nodes=5)
+    told = world.reshape("n1", (FORCE, "n5", ""))
+    assert isinstance(told, Failed) and "use leave or replace" in told.message
+    world.crash("n3", "n4", "n5")
+    world.run(5_000)
+    changes = [(FORCE, name, "") for name in ("n3", "n4", "n5")]
+    committed(world, "n1", *changes)
+    world.run(20_000)
+    for name in ("n1", "n2"):
+        assert world.node(name).node.ring.branch
+        assert [m.id for m in world.node(name).node.ring.members] == ["n1", "n2"]
+    survivors = [f"k{i}" for i in range(KEYS) if world.wait(world.get(f"k{i}", via="n1", r=1)).values]
+    assert len(survivors) > KEYS // 2
+    assert isinstance(world.wait(world.put("new", "v", via="n2", mode="quorum")).result, Written)
+
+    world.restart("n3")
+    world.run_until(lambda: not world.node("n3").up, 20_000)
+    assert "never returns" in world.node("n3").why_down
+
+
+# ---- other numbers of owners -------------------------------------------------------------------
+
+
+def test_a_cluster_of_one_grows_to_three_and_shrinks_to_one_again() -> None:
+    """As many owners as there are members, up to n: each step brings them all that was acknowledged."""
+    world = filled(nodes=1, settings=Settings(), keys=20)
+    watch = Watch(world)
+    for number, name in enumerate(("n2", "n3", "n4"), 2):
+        outside(world, name)
+        committed(world, "n1", (JOIN, name, ""))
+        until_shaped(world)
+        assert {len(owners) for owners in world.ring.owners} == {min(3, number)}
+        read_back(world, name, 20)
+    for number, name in ((3, "n1"), (2, "n4"), (1, "n2")):
+        committed(world, "n3", (LEAVE, name, ""))
+        world.run_until(lambda: not world.node(name).up, 120_000)  # noqa: B023
+        until_shaped(world)
+        assert {len(owners) for owners in world.ring.owners} == {min(3, number)}
+        read_back(world, "n3", 20)
+    assert not watch.found
+
+
+def test_registers_move_as_they_were_accepted() -> None:
+    """Mode strong, across a join and the leaving of a first member: each register has the value written last."""
+    world = World(5, nodes=3)
+    world.run(1_000)
+    for i in range(20):
+        world.wait(world.put(f"r{i}", f"v{i}", via="n1", mode="strong")).written  # noqa: B018
+    outside(world, "n4")
+    committed(world, "n1", (JOIN, "n4", ""))
+    for i in range(20):
+        world.wait(world.put(f"r{i}", f"w{i}", via="n2", mode="strong")).written  # noqa: B018
+    until_shaped(world)
+    committed(world, "n2", (LEAVE, "n1", ""))
+    world.run_until(lambda: not world.node("n1").up, 120_000)
+    for i in range(20):
+        call = world.wait(world.get(f"r{i}", via="n4", mode="strong", timeout_ms=4_000))
+        assert call.values == [b"w%d" % i], call.result
