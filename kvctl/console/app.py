@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
-from textual.app import App, SystemCommand
+from textual.app import App, ScreenStackError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
@@ -166,7 +166,10 @@ class Console(App[None]):
     def _renew(self) -> None:
         self.state.position = self.feed.replay.position if self.feed.replay is not None else None
         self.state.recording = self.feed.recording
-        screen = self.screen
+        try:
+            screen = self.screen
+        except ScreenStackError:
+            return  # a view that came before the first screen, or after the last
         if isinstance(screen, Page):
             screen.renew()
 
