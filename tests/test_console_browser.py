@@ -36,6 +36,7 @@ COLOURS = """
 })()
 """
 """How many colours the terminal's layer of text shows: one, while it is blank."""
+FOCUS = "document.querySelector('.xterm-helper-textarea').focus()"
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
@@ -156,7 +157,7 @@ async def look(address: str, devtools: str) -> None:
             while await page.colours() < 4:
                 assert time.monotonic() < deadline + WAIT_S, "nothing was drawn"
                 await asyncio.sleep(0.1)
-            await page.call("Runtime.evaluate", expression="document.querySelector('.xterm-helper-textarea').focus()")
+            await page.call("Runtime.evaluate", expression=FOCUS)
             await page.press("6")
             await page.until("Faults in force")
             await page.press("H")

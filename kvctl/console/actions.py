@@ -41,10 +41,14 @@ ASKED: dict[tuple[str, ...], str] = {
     ("scenario", "run"): "the scenario {0} is run: its work, and its faults",
     ("down",): "the nodes of this cluster that kvctl up started are stopped",
     ("delete",): "the value of {0} is deleted",
+    ("cluster", "leave"): "it is staged that {0} gives all it has to others and goes; nothing moves yet",
+    ("cluster", "force-remove"): "it is staged that {0} is removed WITHOUT GIVING WHAT IT HAS; nothing moves yet",
+    ("cluster", "commit"): "the plan {0} is carried out: its replicas move",
+    ("cluster", "cancel"): "the moves pending are given up; what has been moved stays where it is",
 }
 """Commands that are asked about, and what will happen, by the words that follow."""
-WITHOUT_DRY_RUN = {("delete",)}
-DESTROYS = {("fault", "wipe"), ("hints", "drop")}
+WITHOUT_DRY_RUN = {("delete",), ("cluster", "cancel")}
+DESTROYS = {("fault", "wipe"), ("hints", "drop"), ("cluster", "force-remove")}
 """They cost data: a word must be typed, whatever the quorum."""
 READS: tuple[tuple[str, ...], ...] = (
     ("status",), ("check",), ("get",), ("scan",), ("explain",), ("events",), ("wait",), ("node", "ls"),

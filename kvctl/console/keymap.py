@@ -49,6 +49,7 @@ PLACES = (
     Place("7", "events", "what happened, on all nodes"),
     Place("8", "plots", "latency, throughput, errors, hints, beside faults"),
     Place("9", "keys", "search, and one key with each replica's versions"),
+    Place("0", "plan", "stage changes of members, look, commit, watch the transfers"),
 )
 
 APP_KEYS = (

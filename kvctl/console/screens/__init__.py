@@ -9,10 +9,12 @@ from kvctl.console.screens.hints import Hints
 from kvctl.console.screens.keys import Keys
 from kvctl.console.screens.nodes import Nodes
 from kvctl.console.screens.overview import Overview
+from kvctl.console.screens.plan import PlanScreen
 from kvctl.console.screens.plots import Plots
 from kvctl.console.screens.repair import Repair
 from kvctl.console.screens.ring import RingScreen
 
 SCREENS: dict[str, type[Page]] = {
-    page.NAME: page for page in (Overview, RingScreen, Nodes, Hints, Repair, Faults, Events, Plots, Keys)
+    page.NAME: page
+    for page in (Overview, RingScreen, Nodes, Hints, Repair, Faults, Events, Plots, Keys, PlanScreen)
 }
