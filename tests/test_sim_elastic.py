@@ -449,9 +449,10 @@ def test_a_forwarded_put_that_counted_as_lost_is_not_done_after_its_retry() -> N
     call = world.put("k", "v", via=via)
     world.run(20)
     world.restart(owners[0])
-    assert isinstance(world.wait(call).result, Written)
+    written = world.wait(call).written
     world.run(2_000)
-    assert len(world.wait(world.get("k", via=owners[1], r=3)).record) == 1
+    shown = world.wait(world.get("k", via=owners[1], r=3)).record
+    assert [(v.actor, v.time) for v in shown] == [(written.actor, written.time)], "it was made twice"
 
 
 @pytest.mark.parametrize(("seed", "mode"), [(2, "eventual"), (4, "quorum"), (1, "strong")])
