@@ -23,6 +23,8 @@ from kvnode.protocol.messages import (
 )
 from kvnode.protocol.ring import partition_of
 from kvnode.protocol.types import NodeId
+from kvnode.sim.campaign import run
+from kvnode.sim.profiles import draw
 from kvnode.sim.shapes import Watch
 from kvnode.sim.world import World
 
@@ -432,3 +434,30 @@ def test_registers_move_as_they_were_accepted() -> None:
     for i in range(20):
         call = world.wait(world.get(f"r{i}", via="n4", mode="strong", timeout_ms=4_000))
         assert call.values == [b"w%d" % i], call.result
+
+
+# ---- seeds -------------------------------------------------------------------------------------
+
+
+def test_a_forwarded_put_that_counted_as_lost_is_not_done_after_its_retry() -> None:
+    """It is asked of the next owner, and acknowledged: the first try would bury what came since (seed 208)."""
+    world = World(1, nodes=5)
+    world.run(1_000)
+    owners, via = world.owners("k"), world.stranger("k")
+    world.network.reports_lost, world.network.keeps = 1.0, 1.0
+    world.crash(owners[0])
+    call = world.put("k", "v", via=via)
+    world.run(20)
+    world.restart(owners[0])
+    written = world.wait(call).written
+    world.run(2_000)
+    shown = world.wait(world.get("k", via=owners[1], r=3)).record
+    assert [(v.actor, v.time) for v in shown] == [(written.actor, written.time)], "it was made twice"
+
+
+@pytest.mark.parametrize(("seed", "mode"), [(2, "eventual"), (4, "quorum"), (1, "strong")])
+def test_a_hostile_minute_of_constant_change_keeps_every_promise(seed: int, mode: str) -> None:
+    """Nodes join, leave and are replaced while everything breaks. More seeds: kvctl simulate --reshape."""
+    report = run(draw(seed, "hostile", nodes=4, minutes=1, mode=mode, reshape=True))
+    assert report.passed, report.judgement.violations[:3]
+    assert sum(report.changes.values()) > 0

@@ -67,7 +67,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
             "linearizable": judged.linearizable, "trace_hash": report.trace_hash,
             "sim_s": None if report.sim_ms is None else report.sim_ms / 1000, "events": report.events,
             "sides": [{"nodes": list(s.nodes), "puts": s.puts, "acked": s.acked} for s in report.sides],
-            "faults": report.faults, "nodes": self.nodes, "keys": self.keys,
+            "faults": report.faults, "changes": report.changes, "nodes": self.nodes, "keys": self.keys,
             "outcomes": report.outcomes, "replay": None if self.passed else self.replay,
         }  # fmt: skip
 

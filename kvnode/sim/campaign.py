@@ -49,6 +49,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """Operations by how they ended."""
     faults: dict[str, int]
     """Faults done, by kind."""
+    changes: dict[str, int] = {}
+    """Changes of the cluster's shape that were committed, by kind."""
     sides: list[Side] = []
     """Of each partition."""
     trace_hash: str | None = None
@@ -202,13 +204,12 @@ def run(case: Case, tell: Tell | None = None) -> Report:
                 last_reads[key] = call.record
     if case.load.mode != "strong":
         broken += watch.found
-    breaker.counts.update(operators.counts)
     report = conclude(
         case, world.clients.calls, Ending(final, last_reads, broken), clients.outcomes, breaker.counts
     )
     return replace(
-        report, trace_hash=world.trace_hash(), events=world.timeline.happened,
-        sim_ms=int(millis(world.timeline.now - START)),
+        report, changes=dict(sorted(operators.counts.items())), trace_hash=world.trace_hash(),
+        events=world.timeline.happened, sim_ms=int(millis(world.timeline.now - START)),
     )  # fmt: skip
 
 
