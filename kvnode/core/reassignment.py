@@ -64,7 +64,8 @@ class Layout:
                 fits = i != HOLE and len(kept) < copies and self.bounds.fits([*kept, i])
                 chosen.append(i if fits else HOLE)
             while len(chosen) > copies:
-                chosen.remove(HOLE)
+                # Fewer are wanted than stay where members went to other hosts: the later places go.
+                chosen.remove(HOLE) if HOLE in chosen else chosen.pop()
             chosen += [HOLE] * (copies - len(chosen))
             self.places.append(chosen)
             for i in chosen:

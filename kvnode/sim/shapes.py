@@ -19,6 +19,7 @@ from kvnode.protocol.messages import (
     Committed,
     Message,
     Planned,
+    Put,
     StageChange,
     StagedNow,
     Written,
@@ -119,8 +120,10 @@ class Watch:
         self._lost = lost
         # A write that is older may be covered by a tombstone that is gone itself.
         self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
-        self._looked = 0
+        self._looked = self._asked = 0
         self._acked: dict[bytes, list[Call]] = {}
+        self._deleted: set[bytes] = set()
+        """Keys that someone asked to delete: once reaped, nothing is left of them, nor of what that covered."""
         self.found: list[Violation] = []
         self._rings: dict[int, Ring] = {}
         world.on_ring = self._on_ring
@@ -147,6 +150,9 @@ class Watch:
         """Every acknowledged write is on W nodes that have a place for it, or on those that stand in."""
         world = self._world
         calls = world.clients.calls
+        puts = (call.ask for call in calls[self._asked :] if isinstance(call.ask, Put))
+        self._deleted.update(ask.key for ask in puts if ask.value is None or ask.ttl_ms)
+        self._asked = len(calls)
         for call in calls[self._looked :]:
             if not call.done():
                 break
@@ -155,6 +161,8 @@ class Watch:
                 self._acked.setdefault(call.written_key, []).append(call)
         for key, acked in self._acked.items():
             disks = self._disks(key)
+            if key in self._deleted and not any(record for disk in disks for record in disk):
+                continue  # reaped; an owner whose clock is ahead may do so early
             del acked[:-8]  # the others are covered by these, or beside them
             for call in acked:
                 if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
