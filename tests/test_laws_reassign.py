@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from math import ceil
+from random import Random
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -167,13 +168,29 @@ def test_of_equal_members_nobody_could_move_fewer(old: set[int], new: set[int], 
     assert moved(before, after) == least(members, before, after)
 
 
-@given(anyone(), anyone(), st.integers(1, 4))
-@SLOW
-def test_with_hosts_racks_and_weights_hardly_anybody_could(old: list[Member], new: list[Member], n: int) -> None:
-    """A detour that pays off later may be missed: of 48 places, three at most."""
-    before = named(old, assign(old, 16, n))
-    after = changed(new, before, n)
-    assert moved(before, after) <= least(new, before, after) + 3
+def test_with_hosts_racks_and_weights_hardly_anybody_could() -> None:
+    """Everything changes at once, in 300 ways: a detour that pays off later may be missed, now and then."""
+    rng = Random(1)
+    over, all_moved, all_least = Counter[int](), 0, 0
+    for _ in range(300):
+        old, new, n = some(rng), some(rng), rng.randint(1, 4)
+        before = named(old, assign(old, 16, n))
+        after = changed(new, before, n)
+        there, needed = moved(before, after), least(new, before, after)
+        over[there - needed] += 1
+        all_moved, all_least = all_moved + there, all_least + needed
+    print(f"moved {all_moved}, needed {all_least}; more than needed by: {sorted(over.items())}")
+    assert min(over) == 0
+    assert over[0] >= 0.85 * 300
+    assert all_moved <= 1.01 * all_least
+
+
+def some(rng: Random) -> list[Member]:
+    """Members of a few hosts and racks, of unlike weights."""
+    return [
+        node(i, f"h{rng.randint(1, 4)}", f"r{rng.randint(1, 2)}", rng.choice([1, 1, 2, 7]))
+        for i in sorted(rng.sample(range(1, 10), rng.randint(1, 9)))
+    ]
 
 
 # ---- everywhere the same, and soon -------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_a_shipped_scenario_passes(name: str) -> None:
 
 
 def test_a_scenario_may_change_the_shape(capsys: pytest.CaptureFixture[str]) -> None:
-    """Two nodes join, one leaves, one is replaced while others are killed and cut off; on real nodes it is refused."""
+    """Two join, one leaves, one is replaced while others are killed and cut off; on real nodes it is refused."""
     path = str(Path(__file__).with_name("reshaped.toml"))
     assert kvctl(["scenario", "run", path, "-o", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
