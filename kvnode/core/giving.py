@@ -19,7 +19,8 @@ from kvnode.protocol.replication import RECOVERING, UNREADABLE
 from kvnode.protocol.ring import Partition
 from kvnode.protocol.types import NodeId
 
-BATCH_KEYS_MAX = 1_000
+BATCH_KEYS_MAX = 128
+"""A leaf is looked up after the other: more in one turn would keep its other requests waiting."""
 
 
 class Giving:

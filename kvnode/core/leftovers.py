@@ -21,8 +21,10 @@ from kvnode.core.outbox import Unreadable
 from kvnode.protocol.ring import Partition, majority
 from kvnode.protocol.types import Millis, NodeId
 
-LEAVES_A_TICK = 256
+LEAVES_A_TICK = 64
 """Leaves dropped in one turn: foreground work comes between."""
+ACTIVE_MAX = 4
+"""Looked after at once; the others wait."""
 RETRY_MS = 1_000
 FROM_THE_BEGINNING = 1
 """Since when a leftover may be: no tombstone is older."""
@@ -85,7 +87,7 @@ class Leftovers:
 
     def on_tick(self, now: Millis) -> None:
         """Exchange the next; drop what its owners have."""
-        for left in list(self._left.values())[:2]:
+        for left in list(self._left.values())[:ACTIVE_MAX]:
             if left.dropping >= 0:
                 self._drop(left)
             elif now >= left.due:

@@ -42,9 +42,9 @@ ACTIVE_MAX = 4
 """Partitions taken over at once; the others wait."""
 BATCH_BYTES = 64 * 1024
 STEP_MS = 3_000
-"""A batch, or an exchange, that has not come after so long is asked for again."""
+"""A batch that has not come after so long is asked for again."""
 RETRY_MS = 250
-"""...one that was refused, after so long."""
+"""...one that was refused, and an exchange that did not come to its end, after so long."""
 READY_MS = 300
 """How often it is said what is ready."""
 
@@ -176,7 +176,7 @@ class Taking:
 
     def _step(self, taken: Taken, now: Millis) -> None:
         self._asked.pop(taken.rid, None)
-        taken.rid, taken.proving = 0, None
+        taken.rid = 0
         sources = self._sources(taken)
         if not sources:
             taken.due = now + RETRY_MS
@@ -184,14 +184,16 @@ class Taking:
         start = span_of(taken.partition, self._local.routes.ring.q).start
         for source in sources:
             if taken.leaves.get(source, start) < taken.end:
+                taken.proving = None
                 if self.pace.may(now):
                     self._ask(taken, source, taken.leaves.get(source, start))
                 return
         for source in sources:
             if source not in taken.proven:
+                # One that was put off or given up is begun anew; while it goes on, another one cannot begin.
                 taken.due = now + RETRY_MS
                 if self.prove(taken.partition, source):
-                    taken.proving, taken.due = source, now + STEP_MS
+                    taken.proving = source
                 return
         self._note(taken, ready=True)
         taken.noted = True
