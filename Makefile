@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test demo bench numbers shape elastic reshape storm detection kill-rounds strong mutants lint types check clean console-numbers pictures
+.PHONY: setup test demo bench numbers shape reshape storm detection kill-rounds strong mutants lint types check clean console-numbers pictures
 
 setup: .venv/.done
 
@@ -26,9 +26,6 @@ numbers: setup
 
 shape: setup
 	$(BIN)/python -m tests.shape
-
-elastic: setup
-	$(BIN)/python -m tests.elastic_load
 
 reshape: setup
 	$(BIN)/python -m tests.reshaping

@@ -62,8 +62,6 @@ class Ran(NamedTuple):
 class Kvctl:
     """`kvctl` with a home of its own."""
 
-    limit_s = COMMAND_S
-
     def __init__(self, home: Path) -> None:
         self.home = home
         HOMES.append(home)
@@ -77,7 +75,7 @@ class Kvctl:
             env=self.env | env,
             input=stdin,
             capture_output=True,
-            timeout=self.limit_s,
+            timeout=COMMAND_S,
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)

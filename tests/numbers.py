@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from kvctl import Client, KvError
 from kvctl.bench import Bench, Plan, Result
@@ -88,14 +87,8 @@ def spread(world: World) -> float:
 # ---- on real processes -------------------------------------------------------------------------
 
 
-class Clientele(Protocol):
-    """What a load is put on."""
-
-    def client(self) -> Client: ...
-
-
 def load(
-    cluster: Clientele, seconds: float, in_flight: int, act: Callable[[], None] | None = None
+    cluster: Cluster, seconds: float, in_flight: int, act: Callable[[], None] | None = None
 ) -> tuple[Result, list[int]]:
     """Half gets, half puts; `act` a second and a half after it begins, warm-up not counted."""
     with cluster.client() as client:

@@ -1,5 +1,6 @@
 """`make reshape`: what it costs to change the shape of a real cluster under load.
 
+steps      3 to 6 nodes and back to 3, one by one: replicas moved against the optimum, balance after each step
 join       a sixth node comes to five that hold 100,000 keys, unthrottled: time, failed requests, latency against
            calm, bytes moved against the data that must move, keys lost
 replace    one of five that hold 60,000 keys is killed for good, and another takes its places: time, keys lost
@@ -25,7 +26,7 @@ from kvnode.protocol.types import encode_record
 from tests.conftest import eventually
 from tests.operators import Processes, processes
 
-JOIN_KEYS, REPLACE_KEYS, VALUE = 100_000, 60_000, b"v" * 100
+STEP_KEYS, JOIN_KEYS, REPLACE_KEYS, VALUE = 10_000, 100_000, 60_000, b"v" * 100
 RATE, IN_FLIGHT, CALM_S = 500.0, 16, 10.0
 UNTHROTTLED = "transfer_bytes_per_s = 0\n"
 WITHIN_S = 300.0
@@ -34,11 +35,11 @@ Reshape = Callable[[Client], float]
 
 
 @contextmanager
-def five() -> Iterator[Processes]:
-    """Five fresh nodes."""
+def fresh(count: int) -> Iterator[Processes]:
+    """So many fresh nodes."""
     with tempfile.TemporaryDirectory() as path, contextmanager(processes)(Path(path), UNTHROTTLED) as cluster:
-        cluster.found(5, q=256)
-        assert eventually(lambda: whole(cluster, 5), 30)
+        cluster.found(count, q=256)
+        assert eventually(lambda: whole(cluster, count), 30)
         yield cluster
 
 
@@ -125,9 +126,45 @@ def lost(cluster: Processes, pairs: dict[bytes, bytes]) -> int:
     return sum(isinstance(item, KvError) or item.value != pairs[bytes(key)] for key, item in read.items())  # type: ignore[arg-type]
 
 
+def steps() -> None:
+    """Three nodes more, one by one, and three fewer."""
+    joins = [(ChangeKind.JOIN, f"n{i}") for i in (4, 5, 6)]
+    with fresh(3) as cluster:
+        pairs = filled(cluster, STEP_KEYS)
+        for kind, name in [*joins, *((ChangeKind.LEAVE, name) for _, name in reversed(joins))]:
+            if kind == ChangeKind.JOIN:
+                cluster.join(name)
+            with Client(endpoints(cluster)) as client:
+                step(client, kind, name)
+            if kind == ChangeKind.LEAVE:
+                del cluster.addresses[name]
+        print(f"steps    lost {lost(cluster, pairs)} of {len(pairs)}")
+
+
+def step(client: Client, kind: ChangeKind, name: str) -> None:
+    """One change, from its plan to its end."""
+    if kind == ChangeKind.JOIN:
+        assert eventually(lambda: any(o.member.id == name for o in client.status().outside), 10)
+    client.stage(kind, name)
+    plan = client.plan()
+    begun = time.monotonic()
+    client.commit(plan, 10.0)
+    assert eventually(lambda: ready(client), WITHIN_S)
+    took, ring = time.monotonic() - begun, client.status().ring
+    held = [ring.places(member.id)[0] for member in ring.members]
+    moves = sum(1 for _ in transfers(plan.ring))
+    print(
+        f"steps    {kind.name.lower():<5} {name}: {moves} replicas moved, {plan.optimum} needed, "
+        f"{min(held)}..{max(held)} a node, {took:.1f} s",
+        flush=True,
+    )
+    assert moves <= 1.05 * plan.optimum
+    assert max(held) - min(held) <= 1
+
+
 def join() -> None:
     """A sixth node."""
-    with five() as cluster:
+    with fresh(5) as cluster:
         pairs = filled(cluster, JOIN_KEYS)
         under_load(cluster, "join     calm")
         cluster.join("n6")
@@ -160,7 +197,7 @@ def join() -> None:
 
 def replace() -> None:
     """A node that is gone for good."""
-    with five() as cluster:
+    with fresh(5) as cluster:
         pairs = filled(cluster, REPLACE_KEYS)
         under_load(cluster, "replace  calm")
         cluster.join("n6")
@@ -179,11 +216,8 @@ def replace() -> None:
         print(f"replace  lost {lost(cluster, pairs)} of {len(pairs)}")
 
 
-def main(names: list[str]) -> None:
-    """Those that were asked for, or both."""
-    for name in names or ["join", "replace"]:
-        {"join": join, "replace": replace}[name]()
-
+PARTS = {part.__name__: part for part in (steps, join, replace)}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()

@@ -10,7 +10,7 @@ from kvnode.protocol.types import Millis
 
 SLOW, SLOW_MS = 4.0, 30.0
 """A batch that takes so many times the best, and so much longer, found others waiting."""
-FASTEST, SLOWEST = 1e9, 64 * 1024.0
+FASTEST, SLOWEST = 1e9, 256 * 1024.0
 BURST_S = 0.1
 WINDOW_MS = 1_000.0
 
@@ -58,5 +58,9 @@ class Pace:
         self._allowance -= size
         self._best = min(self._best * 1.02 or took, took) or 0.1
         slow = took > SLOW * self._best and took > self._best + SLOW_MS
-        faster = max(self._rate / 2, SLOWEST) if slow else self._rate * 1.25
-        self._rate = min(faster, self._most)
+        if slow:
+            # Half of what really came: half of a bound that was never reached would change nothing.
+            lately = max(self.per_s, self._in_window * 1_000 / max(now - self._window, WINDOW_MS / 10))
+            self._rate = max(min(self._rate, lately) / 2, SLOWEST)
+        else:
+            self._rate = min(self._rate * 1.25, self._most)
