@@ -289,10 +289,19 @@ class World(Ground):
             )
         )
 
+    @property
+    def well(self) -> bool:
+        """Whether every member takes requests, and holds every other one to be in reach."""
+        members = {member.id for member in self.ring.members}
+        return not any(
+            self.nodes[name].local.refusal or members & self.nodes[name].local.peers.avoided.keys()
+            for name in members
+        )
+
     def converge(self, within_ms: float = 120_000) -> None:
         """Let time pass until that is so, and nothing is under way; an error if it does not come to."""
         end = self.timeline.now + tenths(within_ms)
-        while not (self.quiet and self.converged and not any(n.local.refusal for n in self.nodes.values())):
+        while not (self.quiet and self.converged and self.well):
             assert self.timeline.now < end, (
                 f"seed {self.seed}: {self.hinted} hints left, converged {self.converged}"
             )

@@ -138,7 +138,7 @@ class Form(ModalScreen["dict[str, str] | None"]):
     def on_mount(self) -> None:
         """The first field is where one begins."""
         self.query_one("#dialog").border_title = Content(clean(self._title))
-        self.query(Field).first().focus()
+        self.set_focus(self.query(Field).first())  # now: keys that come before the next turn are for it
 
     def on_input_submitted(self) -> None:
         """Enter goes on to the next field, and at the end sends the form."""
