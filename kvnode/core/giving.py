@@ -19,7 +19,7 @@ from kvnode.protocol.replication import RECOVERING, UNREADABLE
 from kvnode.protocol.ring import Partition
 from kvnode.protocol.types import NodeId
 
-BATCH_KEYS_MAX = 128
+BATCH_KEYS_MAX = 48
 """A leaf is looked up after the other: more in one turn would keep its other requests waiting."""
 
 

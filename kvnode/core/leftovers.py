@@ -21,8 +21,8 @@ from kvnode.core.outbox import Unreadable
 from kvnode.protocol.ring import Partition, majority
 from kvnode.protocol.types import Millis, NodeId
 
-LEAVES_A_TICK = 64
-"""Leaves dropped in one turn: foreground work comes between."""
+LEAVES_A_TURN, DROP_MS = 32, 50
+"""Leaves dropped in one turn, and how often: two milliseconds' work and one commit, between which others come."""
 ACTIVE_MAX = 4
 """Looked after at once; the others wait."""
 RETRY_MS = 1_000
@@ -52,6 +52,7 @@ class Leftovers:
         """Whether a member is down, by more than one opinion."""
         self.exchange: Callable[[Partition, NodeId], bool] = lambda _, __: False
         """Begins an exchange. False where one of that partition is under way."""
+        self._next_drop: Millis = 0
         self.look()
 
     def look(self) -> None:
@@ -88,10 +89,12 @@ class Leftovers:
     def on_tick(self, now: Millis) -> None:
         """Exchange the next; drop what its owners have."""
         for left in list(self._left.values())[:ACTIVE_MAX]:
-            if left.dropping >= 0:
+            if left.dropping < 0:
+                if now >= left.due:
+                    self._step(left, now)
+            elif now >= self._next_drop:
+                self._next_drop = now + DROP_MS
                 self._drop(left)
-            elif now >= left.due:
-                self._step(left, now)
 
     def _step(self, left: Leftover, now: Millis) -> None:
         left.due = now + RETRY_MS
@@ -122,7 +125,7 @@ class Leftovers:
             for key in registers:
                 outbox.keep_register(key, b"")
             left.dropping = leaf + 1
-            if done >= LEAVES_A_TICK:
+            if done >= LEAVES_A_TURN:
                 return
         if not done or store.tree.hash(Span(*span)) == NOTHING:
             del self._left[left.partition]
