@@ -19,6 +19,7 @@ from kvnode.protocol.messages import (
     Planned,
     StageChange,
     StagedNow,
+    ThrottleHints,
     Written,
 )
 from kvnode.protocol.ring import partition_of
@@ -352,25 +353,27 @@ def test_a_hint_for_a_place_that_was_lost_goes_to_all_owners_of_now() -> None:
 
 
 def test_a_node_leaves_only_when_it_keeps_no_hint() -> None:
-    """It was trusted with something: first that is delivered."""
+    """It was trusted with something: first that is delivered, though all it owned has moved long since."""
     world = filled(nodes=5)
     world.crash("n2")
     world.run(4_000)
-    keeper = None
-    for i in range(200):
-        owners = world.owners(f"h{i}")
-        if "n2" in owners:
-            world.wait(world.put(f"h{i}", "v", via=next(o for o in owners if o != "n2"), w=3)).written  # noqa: B018
-            keeper = next((n for n in world.names if n != "n2" and world.node(n).disk.hinted), None)
-            if keeper is not None:
-                break
-    assert keeper is not None
-    via = next(n for n in world.names if n not in (keeper, "n2"))
-    committed(world, via, (LEAVE, keeper, ""))
-    world.run(40_000)
-    assert world.ring.member(NodeId(keeper)) is not None, "it keeps a hint for one that is down"
+    calls = [world.put(f"h{i}", "v", via=f"n{i % 3 + 3}", client=f"c{i}") for i in range(300)]
+    for call in calls:
+        assert world.wait(call).written
+    keeper = max(set(world.names) - {"n2"}, key=lambda name: len(world.node(name).disk.hinted))
+    world.order(keeper, ThrottleHints(world.clients.next_number(), 1))
     world.restart("n2")
+    world.run(1_000)
+    committed(world, next(n for n in world.names if n != keeper), (LEAVE, keeper, ""))
+
+    world.run_until(lambda: not world.ring.moves)
+    world.run(5_000)
+    assert world.node(keeper).disk.hinted
+    assert world.ring.member(NodeId(keeper)) is not None, "it keeps hints"
+
+    world.order(keeper, ThrottleHints(world.clients.next_number(), 1_000))
     world.run_until(lambda: world.ring.member(NodeId(keeper)) is None, 120_000)
+    assert not world.node(keeper).disk.hinted
     until_shaped(world)
 
 
