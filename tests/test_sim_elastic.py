@@ -297,6 +297,19 @@ def test_both_sides_of_a_copy_crash_in_the_middle_and_it_goes_on() -> None:
         assert not watch.found
 
 
+def test_the_proof_of_a_quiet_copy_finds_nothing_to_mend() -> None:
+    """All is copied under the fence, registers as they were promised and accepted; the exchange only says so."""
+    world = filled()
+    world.settle()
+    outside(world, "n4")
+    committed(world, "n1", (JOIN, "n4", ""))
+    until_shaped(world)
+    taking, exchanges = world.node("n4").node.shaping.taking, world.node("n4").node.exchanges
+    assert taking.finished == world.ring.places(NodeId("n4"))[0]
+    assert taking.pace.bytes > 0
+    assert exchanges.totals.keys_repaired == 0
+
+
 def test_what_is_pending_can_be_cancelled_and_the_half_copy_is_dropped() -> None:
     """What has been moved stays; what was on its way goes."""
     world = filled()
