@@ -282,6 +282,8 @@ class SimDisk:
 
     def keeps(self, key: bytes) -> Record:
         """The merge of all hints of this key that would survive a crash now."""
+        if not self._platter_hints:
+            return ()
         held = None
         for (_, name), hint in sorted(self._platter_hints.items()):
             if name == key:

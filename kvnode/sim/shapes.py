@@ -8,7 +8,7 @@ once a simulated second. Never: helps a node, or waits for one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kvnode.protocol.messages import (
     AskPlan,
@@ -122,6 +122,8 @@ class Watch:
         self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
         self._looked = self._asked = 0
         self._acked: dict[bytes, list[Call]] = {}
+        self._fine: dict[bytes, list[tuple[Record, ...]]] = {}
+        """What was held of a key at the last look: unless that or its acknowledgements change, it is well."""
         self._deleted: set[bytes] = set()
         """Keys that someone asked to delete: once reaped, nothing is left of them, nor of what that covered."""
         self.found: list[Violation] = []
@@ -159,11 +161,17 @@ class Watch:
             self._looked += 1
             if isinstance(call.result, Written) and call.ask.rid == call.result.rid:
                 self._acked.setdefault(call.written_key, []).append(call)
+                self._fine.pop(call.written_key, None)
+        ring = world.ring
+        coming = {m.partition: step.gained for m in ring.moves if (step := ring.step(m)).gained}
         for key, acked in self._acked.items():
-            disks = self._disks(key)
+            disks = self._disks(key, coming)
+            if self._fine.get(key) == disks:
+                continue
             if key in self._deleted and not any(record for disk in disks for record in disk):
                 continue  # reaped; an owner whose clock is ahead may do so early
             del acked[:-8]  # the others are covered by these, or beside them
+            self._fine[key] = disks
             for call in acked:
                 if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
                     continue
@@ -172,17 +180,14 @@ class Watch:
                 if have < told.acked - self._lost:
                     self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
 
-    def _disks(self, key: bytes) -> list[tuple[Record, ...]]:
+    def _disks(self, key: bytes, coming: Mapping[int, NodeId]) -> list[tuple[Record, ...]]:
         """What each node that has a place for a key, or keeps something for those, durably holds of it."""
-        world, ring = self._world, self._world.ring
+        ring = self._world.ring
         partition = partition_of(key, ring.q)
-        holders = set(ring.owner_ids(partition))
-        holders |= {step.gained for m in ring.moves if m.partition == partition and (step := ring.step(m)).gained}
-        members = {member.id for member in ring.members}
-        disks = ((name, node.disk) for name, node in world.nodes.items())
+        holders = {*ring.owner_ids(partition), coming.get(partition)}
         return [
-            (disk.holds(key) if name in holders else (), disk.keeps(key) if name in members else ())
-            for name, disk in disks
+            (node.disk.holds(key) if name in holders else (), node.disk.keeps(key) if ring.member(name) else ())
+            for name, node in self._world.nodes.items()
         ]
 
 
