@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import cache, wraps
 from pathlib import Path
 
+from textual.events import Key
 from textual.pilot import Pilot
 
 from kvctl.console.actions import Action, Preview, Ran, Runner
@@ -116,3 +118,18 @@ def screen_text(app: Console) -> str:
 def table(app: Console, name: str) -> KeyTable:
     """A table of the screen on top."""
     return app.screen.query_one(f"#{name}", KeyTable)
+
+
+def typed(app: Console, *keys: str) -> None:
+    """Keys that come in one piece, as of a paste or over a slow line: nobody waits between them."""
+    for key in keys:
+        character = {"colon": ":", "space": " ", "slash": "/"}.get(key, key)
+        app.post_message(Key(key, character if len(character) == 1 else None))
+
+
+async def until(pilot: Pilot[None], true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited for in vain"
+        await pilot.pause(0.02)

@@ -8,8 +8,21 @@ from textual.widgets import Button, Input
 
 from kvctl.console.actions import ASKED, Action, Preview, Ran, parse
 from kvctl.console.screens.faults import fault_of
+from kvctl.console.screens.node import NodePage
 from kvctl.console.widgets.dialogs import Confirm, Show
-from tests.console_pilot import CALM, KILLED, Noted, Still, awaited, opened, screen_text, view_of
+from tests.console_pilot import (
+    CALM,
+    KILLED,
+    Noted,
+    Still,
+    awaited,
+    opened,
+    screen_text,
+    table,
+    typed,
+    until,
+    view_of,
+)
 
 BREAKS = Preview("kill n1", ("kill n1: 40 of 256 partitions would lose their quorum",), True, "margin 68% -> 0%")
 SAFE = Preview("kill n1", (), False, "margin 100% -> 68%")
@@ -254,3 +267,17 @@ def test_flags_are_no_targets() -> None:
     assert Action(("delete", "--context", "c1.x", "--", "-k")).target == "-k"
     assert Action(("status", "--json")).reads
     assert not Action(("repair", "run")).reads
+
+
+@awaited
+async def test_keys_that_come_at_once_act_one_after_another() -> None:
+    """A form, and a command line, are filled by what is typed without waiting for them."""
+    runner = Noted(SAFE)
+    async with opened(CALM, runner=runner) as (app, pilot):
+        typed(app, *"6nkill", "tab", *"n3", "enter", "enter", "enter")
+        await until(pilot, lambda: isinstance(app.screen, Confirm) and "kvctl fault kill n3" in screen_text(app))
+        typed(app, "escape", "colon", *"node", "space", *"n2", "enter")
+        await until(pilot, lambda: isinstance(app.screen, NodePage))
+        typed(app, "escape", "3", "slash", *"n4", "enter", "1", "minus")
+        await until(pilot, lambda: app.current_mode == "nodes" and table(app, "all").keys == ("n4",))
+        assert runner.lines == []

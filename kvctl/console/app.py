@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App, ScreenStackError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -29,6 +29,7 @@ from kvctl.console.screens import SCREENS
 from kvctl.console.screens.key import KeyPage
 from kvctl.console.screens.node import NodePage
 from kvctl.console.status import State
+from kvctl.console.turns import Turns
 from kvctl.console.view import ClusterView
 from kvctl.console.widgets.dialogs import Confirm, Show
 from kvctl.console.widgets.tones import Line, clean
@@ -100,6 +101,7 @@ class Console(App[None]):
         """The commands that were run, as events."""
         self.last_fault: Action | None = None
         self._before = ""
+        self._turns = Turns(self, super().on_event)
         self.crash: Exception | None = None
         """What ended it, if it was a bug."""
         if feed.replay is not None:
@@ -199,6 +201,13 @@ class Console(App[None]):
             self.last_line = (" ", (line, "accent"))
         if self.tour.over:
             self.state.notice = "the story is over, and its cluster gone: q leaves, and prints it"
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys, each in its turn; all else as it comes."""
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            await self._turns.take(event)
+        else:
+            await super().on_event(event)
 
     # ---- going about -----------------------------------------------------------------------
 
