@@ -14,6 +14,7 @@ import pytest
 
 from kvctl.cli import run as kvctl
 from kvctl.scenarios.simulating import Wanted, run_all, shrunk
+from kvnode import config
 from kvnode.core.outbox import Outbox
 from kvnode.core.proposal import Round
 from kvnode.sim.campaign import run
@@ -50,6 +51,13 @@ def test_a_register_that_is_none_turns_a_strong_run_red(monkeypatch: pytest.Monk
     assert report.claims == {"linearizable"}
     assert report.judgement.linearizable is False
     assert not report.passed
+
+
+def test_a_past_that_lost_what_is_settled_still_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pruned past covers only by way of versions that are gone is not lost."""
+    monkeypatch.setattr(config, "CLOCK_ENTRIES_FREE", 0)
+    report = run(draw(1, "calm", minutes=3))
+    assert report.passed, report.judgement.violations[:3]
 
 
 def test_a_history_that_is_too_much_to_judge_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:

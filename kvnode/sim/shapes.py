@@ -8,7 +8,7 @@ once a simulated second. Never: helps a node, or waits for one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kvnode.protocol.messages import (
     AskPlan,
@@ -25,11 +25,13 @@ from kvnode.protocol.messages import (
     Written,
 )
 from kvnode.protocol.ring import Ring, partition_of
-from kvnode.protocol.types import NodeId, Record
+from kvnode.protocol.types import NodeId, Past, Record, Version
 from kvnode.sim.case import Reshape
 from kvnode.sim.check import Violation
 from kvnode.sim.client import Call
 from kvnode.sim.clock import START, derive, tenths
+from kvnode.sim.history import Dot
+from kvnode.sim.story import covers
 from kvnode.sim.world import World
 
 AGAIN_MS = (300, 900)
@@ -124,6 +126,8 @@ class Watch:
         self._acked: dict[bytes, list[Call]] = {}
         self._fine: dict[bytes, list[tuple[Record, ...]]] = {}
         """What was held of a key at the last look: unless that or its acknowledgements change, it is well."""
+        self._pasts: dict[bytes, dict[Dot, Past]] = {}
+        """Of each version that was acknowledged or seen: a past that was pruned is told by those in between."""
         self._deleted: set[bytes] = set()
         """Keys that someone asked to delete: once reaped, nothing is left of them, nor of what that covered."""
         self.found: list[Violation] = []
@@ -162,6 +166,7 @@ class Watch:
             if isinstance(call.result, Written) and call.ask.rid == call.result.rid:
                 self._acked.setdefault(call.written_key, []).append(call)
                 self._fine.pop(call.written_key, None)
+                self._saw(call.written_key, (call.written,))
         ring = world.ring
         coming = {m.partition: step.gained for m in ring.moves if (step := ring.step(m)).gained}
         for key, acked in self._acked.items():
@@ -172,11 +177,14 @@ class Watch:
                 continue  # reaped; an owner whose clock is ahead may do so early
             del acked[:-8]  # the others are covered by these, or beside them
             self._fine[key] = disks
+            for disk in disks:
+                for record in disk:
+                    self._saw(key, record)
             for call in acked:
                 if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
                     continue
                 told = call.written
-                have = sum(any(_shows(record, told) for record in disk) for disk in disks)
+                have = sum(any(self._shows(key, record, told) for record in disk) for disk in disks)
                 if have < told.acked - self._lost:
                     self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
 
@@ -190,8 +198,22 @@ class Watch:
             for name, node in self._world.nodes.items()
         ]
 
+    def _saw(self, key: bytes, versions: Iterable[Version | Written]) -> None:
+        pasts = self._pasts.setdefault(key, {})
+        for version in versions:
+            pasts[Dot(version.actor, version.time)] = version.past
 
-def _shows(record: Record, told: Written) -> bool:
-    return any(
-        (v.actor == told.actor and v.time == told.time) or v.past.get(told.actor, 0) >= told.time for v in record
-    )
+    def _shows(self, key: bytes, record: Record, told: Written) -> bool:
+        """Whether a version is there, or covered: at once, or by way of versions that were there."""
+        dot = Dot(told.actor, told.time)
+        if any((v.actor == dot.actor and v.time == dot.time) or covers(v.past, dot) for v in record):
+            return True
+        pasts = self._pasts[key]
+        found = {Dot(version.actor, version.time) for version in record}
+        unseen = list(found)
+        while unseen:
+            past = pasts[unseen.pop()]
+            behind = [known for known in pasts if known not in found and covers(past, known)]
+            found.update(behind)
+            unseen += behind
+        return dot in found
