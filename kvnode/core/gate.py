@@ -38,6 +38,10 @@ OfPartition = m.CompareTree | m.CompareKeys | m.ExchangeDone | m.AskBatch
 Gated = OfKey | OfPartition | m.ScanReplica
 GATED = frozenset(Gated.__args__)
 """Types of messages that act across a change of owners."""
+OF_STRANGERS = frozenset({m.Knock, m.AskRing, m.RingTold, m.Reported})
+"""What a node that is no member may say."""
+LOOPED = frozenset({m.AskBatch, m.ExchangeDone})
+"""What a node says to itself to hear of a commit, under the name of what it says to others."""
 _OF_PARTITION = frozenset(OfPartition.__args__)
 
 

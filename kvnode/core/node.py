@@ -25,7 +25,7 @@ from kvnode.core.antientropy import AntiEntropy
 from kvnode.core.ballots import Ballots
 from kvnode.core.faultdesk import FaultDesk
 from kvnode.core.forward import Forwarder
-from kvnode.core.gate import GATED
+from kvnode.core.gate import GATED, LOOPED, OF_STRANGERS
 from kvnode.core.hints import Hints
 from kvnode.core.holding import held_of_key, state_of
 from kvnode.core.local import Local
@@ -52,12 +52,6 @@ from kvnode.protocol.types import EVENTUAL, STRONG, Address, Millis, NodeId, Wal
 
 Handler = Callable[[Any, Any], object]
 """Takes sender and message; the tables below keep the two in step, so the types are theirs."""
-
-
-OF_STRANGERS = frozenset({m.Knock, m.AskRing, m.RingTold, m.Reported})
-"""What a node that is no member may say."""
-LOOPED = frozenset({m.AskBatch, m.ExchangeDone})
-"""What a node says to itself to hear of a commit, under the name of what it says to others."""
 
 
 class Node:
@@ -215,24 +209,28 @@ class Node:
 
     def receive(self, sender: Address, message: m.Message) -> None:
         """Act on one message. What it may be depends on who sent it."""
+        kind = type(message)
         if isinstance(sender, str):
-            handler = self._from_node.get(type(message))
-            if sender not in self._local.routes.known and type(message) not in OF_STRANGERS:
-                return self._local.ignore("said_by_a_stranger")
-            if self._local.peers.avoided:
+            local = self._local
+            handler = self._from_node.get(kind)
+            if sender not in local.routes.known and kind not in OF_STRANGERS:
+                return local.ignore("said_by_a_stranger")
+            if local.peers.avoided:
                 self._heard(NodeId(sender), message)
-            if type(message) in GATED and not self._admitted(NodeId(sender), message):
+            if kind in GATED and not self._admitted(sender, message):
                 return None
         else:
-            handler = self._from_client.get(type(message))
+            handler = self._from_client.get(kind)
         if handler is None:
             return self._local.ignore("out_of_place")
         handler(sender, message)
         return None
 
-    def _admitted(self, sender: NodeId, message: Any) -> bool:
+    def _admitted(self, sender: str, message: Any) -> bool:
         """Whether what acts across a change of owners may be acted on now; what tells of our own commit may."""
-        return (sender == self.id and type(message) in LOOPED) or self.shaping.gate.admits(sender, message)
+        if message.epoch == self._local.routes.uniform and type(message) is not m.ScanReplica:
+            return True
+        return (sender == self.id and type(message) in LOOPED) or self.shaping.gate.admits(NodeId(sender), message)
 
     def _heard(self, peer: NodeId, message: m.Message) -> None:
         """A message from a peer, while some peer is avoided: a heartbeat says less than an answer."""
@@ -294,9 +292,8 @@ class Node:
 
     def check_invariants(self) -> None:
         """What must hold between turns."""
-        self._reader.ledger.check_invariants()
-        self._write_back.ledger.check_invariants()
-        self._writer.ledger.check_invariants()
+        for mechanism in (self._reader, self._write_back, self._writer):
+            mechanism.ledger.check_invariants()
 
     # ---- where messages have more than one reader ------------------------------------------
 
@@ -308,7 +305,7 @@ class Node:
             self._forwarder.on_request(sender, ask)
         elif ask.mode == STRONG:
             self._strong.on_request(sender, ask, peers)
-        elif not self._worlds.takes_get(sender, ask):
+        elif not (self._local.outbox.any_registers and self._worlds.takes_get(sender, ask)):
             self._reader.on_get(sender, ask, peers)
 
     def _on_put(self, sender: Address, ask: m.Put) -> None:
@@ -318,7 +315,7 @@ class Node:
             self._forwarder.on_request(sender, ask)
         elif ask.mode == STRONG:
             self._strong.on_request(sender, ask, peers)
-        elif not self._worlds.takes_put(sender, ask):
+        elif not (self._local.outbox.any_registers and self._worlds.takes_put(sender, ask)):
             self._writer.on_put(sender, ask, peers)
 
     def _on_replica_written(self, sender: NodeId, written: m.ReplicaWritten) -> None:

@@ -84,8 +84,7 @@ class Reader:
 
     def on_get(self, client: Address, ask: Get, peers: tuple[NodeId, ...]) -> None:
         """Read a key for a client. `peers` are its other owners, the next one among them for a `quorum` read."""
-        routes = self._local.routes
-        need, problem = needed_in_each(needed_r, ask.r, ask.mode, routes, routes.partition(ask.key))
+        need, problem = needed_in_each(needed_r, ask, ask.r, len(peers) + 1, self._local.routes)
         if problem:
             return self.ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask):
@@ -114,7 +113,7 @@ class Reader:
         """Whether this node may not, or cannot, take a get on now; the client has been told."""
         if self._local.refusal:
             self.ledger.refuse(client, ask, Error.REFUSED, self._local.refusal, "kvctl check")
-        elif self.full:
+        elif len(self._quorums) >= config.PENDING_MAX:
             self.ledger.overloaded(client, ask)
         else:
             return False
@@ -261,7 +260,7 @@ class Reader:
     def answer(self, quorum: GetQuorum, held: Held | None) -> None:
         """Tell a client what was read."""
         local = self._local
-        story = self.ledger.story(quorum)
+        story = self.ledger.story(quorum) if quorum.answers is not None else None
         got = Got(quorum.rid, local.routes.epoch, as_read(held, local.clock.wall), story)
         local.latency.record(int((local.now - quorum.started) * 1000))
         local.counters["gets"] += 1

@@ -26,6 +26,7 @@ from kvnode.protocol.messages import (
     WriteReplica,
 )
 from kvnode.protocol.replication import RECOVERING, UNREADABLE
+from kvnode.protocol.ring import hash_slot
 from kvnode.protocol.types import NodeId
 
 
@@ -56,11 +57,13 @@ class Replica:
     def on_write_replica(self, sender: NodeId, order: WriteReplica) -> None:
         """Merge a record; acknowledge when it is durable."""
         local, outbox = self._local, self._outbox
+        routes = local.routes
         if order.deadline < local.steady:
             local.counters["late_writes"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
-        if not local.routes.holds(local.routes.partition(order.key)):
-            return outbox.send(sender, ReplicaRefused(order.rid, f"not an owner at epoch {local.routes.epoch}"))
+        partition = hash_slot(order.key) >> routes.shift
+        if routes.peers[partition] is None and not routes.holds(partition):
+            return outbox.send(sender, ReplicaRefused(order.rid, f"not an owner at epoch {routes.epoch}"))
         try:
             held = outbox.read(order.key)
         except Unreadable:

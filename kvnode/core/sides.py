@@ -29,9 +29,11 @@ def set_sides(routes: Routes, me: NodeId, partition: int, quorum: Quorum, need: 
         quorum.recount()
 
 
-def needed_in_each(needed: Needed, asked: int, mode: int, routes: Routes, partition: int) -> tuple[int, str]:
-    """What is needed in the owners of now, or what is wrong with it there or in the next ones."""
-    found = [needed(asked, mode, len(side)) for side in routes.sides(partition)]
+def needed_in_each(needed: Needed, ask: Get | Put, asked: int, owners: int, routes: Routes) -> tuple[int, str]:
+    """What is needed in the owners of now, so many, or what is wrong with it there or in the next ones."""
+    if not routes.pending:
+        return needed(asked, ask.mode, owners)
+    found = [needed(asked, ask.mode, len(side)) for side in routes.sides(routes.partition(ask.key))]
     return found[0][0], next((problem for _, problem in found if problem), "")
 
 

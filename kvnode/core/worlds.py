@@ -3,7 +3,7 @@
 Promises: a put in another mode to a register that was accepted here is refused; a get in another mode
 tells what was *accepted here*, chosen or not, with what slipped in beside it.
 Never: shows a `strong` reader a version of the other world.
-Input: Get and Put in modes `eventual` and `quorum`, where this node ever kept a register.
+Input: Get and Put in modes `eventual` and `quorum`, where this node ever kept a register: only then is it asked.
 
 Versions can slip in: written through a node that lacks the register, or kept as a hint by one that is
 no owner. They stay, as siblings for other modes, and are counted (PROTOCOL-CASES 14).
@@ -28,8 +28,6 @@ class Worlds:
 
     def takes_get(self, client: Address, ask: Get) -> bool:
         """Answer a get in another mode of a key that is a register. False when it is none."""
-        if not self._outbox.any_registers:
-            return False
         local = self._local
         try:
             accepted = self._accepted(ask.key)
@@ -45,8 +43,6 @@ class Worlds:
 
     def takes_put(self, client: Address, ask: Put) -> bool:
         """Refuse a put in another mode to a key that is a register. False when it is none."""
-        if not self._outbox.any_registers:
-            return False
         local = self._local
         try:
             if not self._accepted(ask.key):

@@ -69,7 +69,7 @@ class Writer:
     def on_put(self, client: Address, ask: Put, peers: tuple[NodeId, ...]) -> None:
         """Write a key for a client. `peers` are its other owners, the next one among them."""
         local, ledger = self._local, self.ledger
-        need, past, problem = self._judge(ask)
+        need, past, problem = self._judge(ask, len(peers) + 1)
         if problem:
             return ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask):
@@ -89,7 +89,7 @@ class Writer:
     def on_put_for_owners(self, client: Address, ask: Put, owners: tuple[NodeId, ...]) -> None:
         """Write a key none of whose owners can be reached, as a fallback of theirs; `eventual` only."""
         ledger = self.ledger
-        need, past, problem = self._judge(ask)
+        need, past, problem = self._judge(ask, len(owners))
         if problem:
             return ledger.refuse(client, ask, Error.INVALID, problem)
         if self._turned_away(client, ask) or ledger.cut_off(client, ask, owners, need, "w"):
@@ -99,10 +99,9 @@ class Writer:
             return ledger.refuse(client, ask, Error.UNAVAILABLE, text, "kvctl status", need=need)
         return self._write(client, ask, owners, need, past, self._local.now, owned=False)
 
-    def _judge(self, ask: Put) -> tuple[int, Past | None, str]:
-        """How many votes a put needs and the past it names, or what is wrong with it."""
-        routes = self._local.routes
-        need, problem = needed_in_each(needed_w, ask.w, ask.mode, routes, routes.partition(ask.key))
+    def _judge(self, ask: Put, owners: int) -> tuple[int, Past | None, str]:
+        """How many votes of so many owners a put needs and the past it names, or what is wrong with it."""
+        need, problem = needed_in_each(needed_w, ask, ask.w, owners, self._local.routes)
         past: Past | None = None
         if ask.context and not problem:
             past, problem = self._past_named(ask)
@@ -136,12 +135,12 @@ class Writer:
         if reads_first(ask) and (past is None or ask.condition == Condition.ABSENT):
             past = join(record)
         routes = self._local.routes
-        need, problem = needed_in_each(needed_w, ask.w, ask.mode, routes, routes.partition(ask.key))
+        peers = routes.asked[routes.partition(ask.key)]
+        assert peers is not None
+        need, problem = needed_in_each(needed_w, ask, ask.w, len(peers) + 1, routes)
         assert not problem
         if read.held is not None:
             self._reads.take_in(ask.key, read.held)
-        peers = routes.asked[routes.partition(ask.key)]
-        assert peers is not None
         return self._write(read.client, ask, peers, need, past, read.started)
 
     # ---- minting ---------------------------------------------------------------------------

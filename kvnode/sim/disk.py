@@ -181,8 +181,11 @@ class SimDisk:
                 self._platter[key] = held
         if aside is not None:
             self._platter_facts |= aside.facts
-            kept = self._platter_registers | aside.registers
-            self._platter_registers = {key: register for key, register in kept.items() if register}
+            for key, register in aside.registers.items():
+                if register:
+                    self._platter_registers[key] = register
+                else:
+                    self._platter_registers.pop(key, None)
             for where, hint in aside.hints.items():
                 if hint is None:
                     self._platter_hints.pop(where, None)
@@ -277,18 +280,25 @@ class SimDisk:
 
     def holds(self, key: bytes) -> Record:
         """What of this key would survive a crash now; nothing of a damaged copy."""
-        held = self._platter.get(key)
-        return held.record() if held is not None and key not in self._damaged else ()
+        held = self.holds_as(key)
+        return held.record() if held is not None else ()
+
+    def holds_as(self, key: bytes) -> Held | None:
+        """The same, as it is kept."""
+        return self._platter.get(key) if key not in self._damaged else None
 
     def keeps(self, key: bytes) -> Record:
         """The merge of all hints of this key that would survive a crash now."""
-        if not self._platter_hints:
-            return ()
+        held = self.keeps_as(key)
+        return held.record() if held is not None else ()
+
+    def keeps_as(self, key: bytes) -> Held | None:
+        """The same, encoded."""
         held = None
         for (_, name), hint in sorted(self._platter_hints.items()):
             if name == key:
                 held = merge_held(held, hint.held.blob)
-        return held.record() if held is not None else ()
+        return held
 
     @property
     def hinted(self) -> dict[HintKey, Hint]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from kvnode.core.versions import Held
 from kvnode.protocol.messages import (
     AskPlan,
     CancelMoves,
@@ -124,7 +125,7 @@ class Watch:
         self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
         self._looked = self._asked = 0
         self._acked: dict[bytes, list[Call]] = {}
-        self._fine: dict[bytes, list[tuple[Record, ...]]] = {}
+        self._fine: dict[bytes, list[Held | None]] = {}
         """What was held of a key at the last look: unless that or its acknowledgements change, it is well."""
         self._pasts: dict[bytes, dict[Dot, Past]] = {}
         """Of each version that was acknowledged or seen: a past that was pruned is told by those in between."""
@@ -170,16 +171,17 @@ class Watch:
         ring = world.ring
         coming = {m.partition: step.gained for m in ring.moves if (step := ring.step(m)).gained}
         for key, acked in self._acked.items():
-            disks = self._disks(key, coming)
-            if self._fine.get(key) == disks:
+            there = self._there(key, coming)
+            if self._fine.get(key) == there:
                 continue
-            if key in self._deleted and not any(record for disk in disks for record in disk):
+            if key in self._deleted and not any(there):
                 continue  # reaped; an owner whose clock is ahead may do so early
             del acked[:-8]  # the others are covered by these, or beside them
-            self._fine[key] = disks
-            for disk in disks:
-                for record in disk:
-                    self._saw(key, record)
+            self._fine[key] = there
+            records = [held.record() if held is not None else () for held in there]
+            for record in records:
+                self._saw(key, record)
+            disks = list(zip(records[::2], records[1::2], strict=True))
             for call in acked:
                 if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
                     continue
@@ -188,15 +190,17 @@ class Watch:
                 if have < told.acked - self._lost:
                     self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
 
-    def _disks(self, key: bytes, coming: Mapping[int, NodeId]) -> list[tuple[Record, ...]]:
-        """What each node that has a place for a key, or keeps something for those, durably holds of it."""
+    def _there(self, key: bytes, coming: Mapping[int, NodeId]) -> list[Held | None]:
+        """What each node that has a place for a key durably holds of it, and what each keeps of it for those."""
         ring = self._world.ring
         partition = partition_of(key, ring.q)
         holders = {*ring.owner_ids(partition), coming.get(partition)}
-        return [
-            (node.disk.holds(key) if name in holders else (), node.disk.keeps(key) if ring.member(name) else ())
-            for name, node in self._world.nodes.items()
-        ]
+        there: list[Held | None] = []
+        for name, node in self._world.nodes.items():
+            disk = node.disk
+            there.append(disk.holds_as(key) if name in holders else None)
+            there.append(disk.keeps_as(key) if disk.hinted and ring.member(name) else None)
+        return there
 
     def _saw(self, key: bytes, versions: Iterable[Version | Written]) -> None:
         pasts = self._pasts.setdefault(key, {})
