@@ -24,6 +24,7 @@ from msgspec import Struct
 from kvnode import config
 from kvnode.core.detector import Arrivals
 from kvnode.core.local import Local
+from kvnode.core.routes import Routes
 from kvnode.protocol.messages import Alive, Beat, Gossip, PeerView, Suspicion
 from kvnode.protocol.types import Millis, NodeId
 
@@ -65,6 +66,8 @@ class Membership:
         self.on_epoch: Callable[[NodeId], None] = lambda _: None
         """Told of a member that holds a later ring than this node."""
         self._seen: dict[NodeId, Seen] = {}
+        self._followed: Routes | None = None
+        """The ring that the table has the members of."""
         self._against: dict[NodeId, dict[NodeId, Suspicion]] = {}
         """Accused -> observer -> its suspicion."""
         self._next_beat: Millis = 0
@@ -240,9 +243,10 @@ class Membership:
 
     def _follow_ring(self, now: Millis) -> None:
         """The ring says who is a member; the table follows."""
-        others = self._local.routes.others
-        if len(self._seen) == len(others) and all(node in self._seen for node in others):
+        routes = self._local.routes
+        if routes is self._followed:
             return
+        self._followed, others = routes, routes.others
         expected = config.BEAT_MS if len(others) < config.DIRECT_BEATS_MAX else config.GOSSIP_MS * 2
         for node in others:
             if node not in self._seen:

@@ -26,7 +26,7 @@ class Debts:
 
     def take_on(self, client: Address, message: Message, now: Tenths) -> None:
         """A message arrived: if it is a client's request, it is owed an answer."""
-        if isinstance(client, bytes) and isinstance(message, Get | Put | Scan) and message.timeout_ms:
+        if type(client) is bytes and isinstance(message, (Get, Put, Scan)) and message.timeout_ms:
             self._owed[client, message.rid] = message
             heappush(self._due, (now + tenths(message.timeout_ms) + SLACK, client, message.rid))
 
@@ -35,7 +35,7 @@ class Debts:
         if self._owed:
             for client, messages in sends.items():
                 for message in messages:
-                    if isinstance(message, Got | Written | Failed | Scanned):
+                    if isinstance(message, (Got, Written, Failed, Scanned)):
                         self._owed.pop((client, message.rid), None)
 
     def check(self, now: Tenths) -> None:

@@ -253,7 +253,7 @@ class SimNode:
                 self._to_self += messages
                 continue
             frames = encode_batches(self._greeting, messages)
-            once = any(type(message) in REQUESTS for message in messages)
+            once = not REQUESTS.isdisjoint(map(type, messages))
             handed = network.send(self.name, to, frames, once=once)
             if not handed and isinstance(to, str):
                 lost.append(NodeId(to))

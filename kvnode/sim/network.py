@@ -121,10 +121,11 @@ class Network:
         `once`: they carry a request, and are not duplicated.
         """
         handed = True
-        up = self._ports[to].up
+        port = self._ports[to]
+        up, boot = port.up, port.boot
         for frame in frames:
-            parcel = Parcel(sender, to, frame, self._ports[to].boot)
-            if (sender, to) in self._cut:
+            parcel = Parcel(sender, to, frame, boot)
+            if self._cut and (sender, to) in self._cut:
                 self._into_cut(parcel)
             elif not up:
                 handed &= self._to_nobody(parcel, once=once)

@@ -181,12 +181,13 @@ class Watch:
             records = [held.record() if held is not None else () for held in there]
             for record in records:
                 self._saw(key, record)
-            disks = list(zip(records[::2], records[1::2], strict=True))
+            disks = [disk for disk in zip(records[::2], records[1::2], strict=True) if any(disk)]
             for call in acked:
                 if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
                     continue
                 told = call.written
-                have = sum(any(self._shows(key, record, told) for record in disk) for disk in disks)
+                dot = Dot(told.actor, told.time)
+                have = sum(any(self._shows(key, record, dot) for record in disk) for disk in disks)
                 if have < told.acked - self._lost:
                     self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
 
@@ -207,11 +208,12 @@ class Watch:
         for version in versions:
             pasts[Dot(version.actor, version.time)] = version.past
 
-    def _shows(self, key: bytes, record: Record, told: Written) -> bool:
+    def _shows(self, key: bytes, record: Record, dot: Dot) -> bool:
         """Whether a version is there, or covered: at once, or by way of versions that were there."""
-        dot = Dot(told.actor, told.time)
-        if any((v.actor == dot.actor and v.time == dot.time) or covers(v.past, dot) for v in record):
-            return True
+        actor, time = dot
+        for version in record:
+            if version.past.get(actor, 0) >= time or (version.actor == actor and version.time == time):
+                return True
         pasts = self._pasts[key]
         found = {Dot(version.actor, version.time) for version in record}
         unseen = list(found)
