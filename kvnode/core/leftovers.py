@@ -26,6 +26,8 @@ LEAVES_A_TURN, DROP_MS = 32, 50
 ACTIVE_MAX = 4
 """Looked after at once; the others wait."""
 RETRY_MS = 1_000
+LOOK_MS = 10_000
+"""How often one looks for what came after all: what was on its way to the disk when the owners changed."""
 FROM_THE_BEGINNING = 1
 """Since when a leftover may be: no tombstone is older."""
 
@@ -53,10 +55,11 @@ class Leftovers:
         self.exchange: Callable[[Partition, NodeId], bool] = lambda _, __: False
         """Begins an exchange. False where one of that partition is under way."""
         self._next_drop: Millis = 0
+        self._next_look: Millis = 0
         self.look()
 
     def look(self) -> None:
-        """Find what is held and not owned: at the start, and whenever another ring is held."""
+        """Find what is held and not owned: at the start, whenever another ring is held, and now and then."""
         local, routes = self._local, self._local.routes
         tree, q = local.store.tree, routes.ring.q
         for p in [p for p, left in self._left.items() if routes.holds(p) or routes.since[p] != left.since]:
@@ -88,6 +91,9 @@ class Leftovers:
 
     def on_tick(self, now: Millis) -> None:
         """Exchange the next; drop what its owners have."""
+        if now >= self._next_look:
+            self._next_look = now + LOOK_MS
+            self.look()
         for left in list(self._left.values())[:ACTIVE_MAX]:
             if left.dropping < 0:
                 if now >= left.due:

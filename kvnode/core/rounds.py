@@ -2,7 +2,8 @@
 
 Promises: each pair of owners exchanges each partition about once in `repair_interval_ms`; at most two
 exchanges are begun by a node at a time, and none of a partition that is being exchanged.
-Never: begins anything while paused. The exchanges themselves: `antientropy.py`.
+Never: begins anything while paused, or with who is no owner beside us any more. The exchanges themselves:
+`antientropy.py`.
 Input: RunRepair, PauseRepair, ticks.
 
     round     of two owners the one in the earlier place begins, each pair in its turn
@@ -151,6 +152,8 @@ class Rounds:
             if self._exchanges.exchanging(pair[0]) or self.answering(pair[0]):
                 continue  # one after the other: what the first brings, the second need not
             del self._queue[pair]
+            if pair[1] not in (self._local.routes.peers[pair[0]] or ()):
+                continue  # since it was queued the owners changed: it would bring back a copy that was dropped
             if pair[1] not in avoided:  # else its turn comes again
                 self._exchanges.begin(pair)
 
