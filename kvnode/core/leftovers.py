@@ -21,8 +21,10 @@ from kvnode.core.outbox import Unreadable
 from kvnode.protocol.ring import Partition, majority
 from kvnode.protocol.types import Millis, NodeId
 
-LEAVES_A_TURN, DROP_MS = 32, 50
-"""Leaves dropped in one turn, and how often: two milliseconds' work and one commit, between which others come."""
+LEAVES_LEAST, LEAVES_MOST = 16, 128
+"""Leaves dropped in one turn: one to eight milliseconds' work, and one commit."""
+QUICK_MS, SLOW_MS = 15, 40
+"""A part that was durable so soon lets the next be twice as large; one that took so long, half."""
 ACTIVE_MAX = 4
 """Looked after at once; the others wait."""
 RETRY_MS = 1_000
@@ -54,6 +56,10 @@ class Leftovers:
         """Whether a member is down, by more than one opinion."""
         self.exchange: Callable[[Partition, NodeId], bool] = lambda _, __: False
         """Begins an exchange. False where one of that partition is under way."""
+        self._leaves = LEAVES_LEAST
+        self._turn = 0
+        """The turn in which a part was dropped, until that is durable."""
+        self._began: Millis = 0
         self._next_drop: Millis = 0
         self._next_look: Millis = 0
         self.look()
@@ -98,9 +104,21 @@ class Leftovers:
             if left.dropping < 0:
                 if now >= left.due:
                     self._step(left, now)
-            elif now >= self._next_drop:
-                self._next_drop = now + DROP_MS
+            elif self._may_drop(now):
                 self._drop(left)
+
+    def _may_drop(self, now: Millis) -> bool:
+        """Not before the last part is durable, and as long again is for others."""
+        if self._turn:
+            if self._outbox.in_flight(self._turn):
+                return False
+            took, self._turn = now - self._began, 0
+            if took <= QUICK_MS:
+                self._leaves = min(2 * self._leaves, LEAVES_MOST)
+            elif took > SLOW_MS:
+                self._leaves = max(self._leaves // 2, LEAVES_LEAST)
+            self._next_drop = now + took
+        return now >= self._next_drop
 
     def _step(self, left: Leftover, now: Millis) -> None:
         left.due = now + RETRY_MS
@@ -117,6 +135,7 @@ class Leftovers:
         store, outbox = self._local.store, self._outbox
         span = span_of(left.partition, self._local.routes.ring.q)
         end = span.start + span.size
+        self._turn, self._began = outbox.number, self._local.now
         done = 0
         for leaf in store.tree.held_from(left.dropping, end):
             done += 1
@@ -131,7 +150,7 @@ class Leftovers:
             for key in registers:
                 outbox.keep_register(key, b"")
             left.dropping = leaf + 1
-            if done >= LEAVES_A_TURN:
+            if done >= self._leaves:
                 return
         if not done or store.tree.hash(Span(*span)) == NOTHING:
             del self._left[left.partition]

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import msgspec
+
 from kvnode import config
 from kvnode.core.exchanges import Pair, Totals
 from kvnode.core.local import Local
@@ -67,6 +69,11 @@ class Rounds:
         self._next_pair: Millis = 0
         self._next_urgent: Millis = 0
         self._paused = False
+        self._routes = local.routes
+        self._mine: list[Pair] = self._pairs()
+        """The pairs of the ring that was looked at last."""
+        self._since: WallMillis = 0
+        """Since when they are these; 0 for the whole boot."""
         self.answering: Callable[[int], bool] = lambda _: False
         """Whether a partition is being exchanged by someone else's beginning."""
         self.urgent: Callable[[], list[tuple[int, NodeId]]] = list
@@ -83,7 +90,7 @@ class Rounds:
 
     def on_run(self, client: Address, ask: RunRepair) -> None:
         """An operator wants exchanges now."""
-        wanted = [pair for pair in self._pairs() if ask.partition in (-1, pair[0])]
+        wanted = [pair for pair in self._mine if ask.partition in (-1, pair[0])]
         self._queue = dict.fromkeys(wanted) | self._queue
         self._local.outbox.send(client, Done(ask.rid, len(wanted)))
 
@@ -119,6 +126,8 @@ class Rounds:
 
     def on_tick(self, now: Millis) -> None:
         """See whose turn it is, begin what there is room for."""
+        if self._routes is not self._local.routes:
+            self._look_again()
         if now >= self._next_pair:
             self._take_turn(now)
         if now >= self._next_urgent:
@@ -129,18 +138,26 @@ class Rounds:
         if self._queue and not self._paused:
             self._fill()
 
+    def _look_again(self) -> None:
+        """Another ring is held: where the pairs are others, a new round begins with those never exchanged."""
+        before, self._mine, self._routes = self._mine, self._pairs(), self._local.routes
+        if self._mine != before:
+            self._round.clear()
+            self._since = self._local.wall
+
     def _take_turn(self, now: Millis) -> None:
         """Queue the next pair of the round: all of them take turns in one interval."""
         interval = self._local.settings.repair_interval_ms
         if not self._next_pair:
             # Nodes that start together do not begin together.
-            self._next_pair = now + interval * self._local.rng.random() / max(1, len(self._pairs()))
+            self._next_pair = now + interval * self._local.rng.random() / max(1, len(self._mine))
             return
         if not self._round:
-            pairs = self._pairs()
+            pairs = list(self._mine)
             self._local.rng.shuffle(pairs)
-            self._round.extend(pairs)
-        self._next_pair = now + interval / max(1, len(self._pairs()))
+            finished = self._exchanges.finished
+            self._round.extend(sorted(pairs, key=lambda pair: pair in finished))
+        self._next_pair = now + interval / max(1, len(self._mine))
         if self._round:
             self._queue.setdefault(self._round.popleft())
 
@@ -166,4 +183,5 @@ class Rounds:
         oldest = min((self._exchanges.finished.get(pair, 0) for pair in pairs), default=0)
         active = self._exchanges.views()
         waiting = len(self._queue)
-        return self._exchanges.totals.view(active, waiting=waiting, oldest=oldest, paused=self._paused)
+        view = self._exchanges.totals.view(active, waiting=waiting, oldest=oldest, paused=self._paused)
+        return msgspec.structs.replace(view, since_ms=self._since)
