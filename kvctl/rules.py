@@ -149,7 +149,9 @@ def _repair_age(told: ClusterReport) -> Finding:
         return Finding("repair age", OK, "no node that answers compares copies")
     age, node, never = max(_ages(told))
     state = OK if age < REPAIR_WARN_MS else WARN if age < REPAIR_FAIL_MS else FAIL
-    text = f"{node} is up for {span(age)} and has not compared all" if never else f"at most {span(age)} ({node})"
+    text = f"at most {span(age)} ({node})"
+    if never:
+        text = f"{node} has had {span(age)} since {never} and has not compared all"
     paused = [r.id for r in reports_of(told) if r.repair is not None and r.repair.paused]
     if paused:
         return Finding(
@@ -158,13 +160,17 @@ def _repair_age(told: ClusterReport) -> Finding:
     return Finding("repair age", state, text)
 
 
-def _ages(told: ClusterReport) -> list[tuple[float, str, bool]]:
-    """(Age of the exchange that lies longest back, node, whether there never was one)."""
-    return [
-        (r.wall_ms - r.repair.oldest_ms, r.id, False) if r.repair.oldest_ms else (r.uptime_ms, r.id, True)
-        for r in reports_of(told)
-        if r.repair is not None
-    ]
+def _ages(told: ClusterReport) -> list[tuple[float, str, str]]:
+    """(Age of the exchange that lies longest back, node, what began the wait where there never was one)."""
+    ages: list[tuple[float, str, str]] = []
+    for r in reports_of(told):
+        if r.repair is not None and r.repair.oldest_ms:
+            ages.append((r.wall_ms - r.repair.oldest_ms, r.id, ""))
+        elif r.repair is not None and r.repair.since_ms:
+            ages.append((r.wall_ms - r.repair.since_ms, r.id, "its owners changed"))
+        elif r.repair is not None:
+            ages.append((r.uptime_ms, r.id, "its start"))
+    return ages
 
 
 def _missed(told: ClusterReport) -> Finding:

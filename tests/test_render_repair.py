@@ -232,6 +232,10 @@ def test_a_node_that_never_compared_is_judged_by_its_uptime_and_a_pause_is_told(
     """Nothing that has stopped looks fine."""
     never = report(N2, repair=repair(oldest_ms=0), uptime_ms=REPAIR_WARN_MS)
     assert rule(cluster(report(N1), never, report(N3)), "repair age")[0] == "WARN"
+    changed = report(N2, repair=repair(oldest_ms=0, since_ms=WALL - 5000), uptime_ms=REPAIR_FAIL_MS)
+    assert rule(cluster(report(N1), changed, report(N3)), "repair age") == (
+        "OK", "n2 has had 5s since its owners changed and has not compared all",
+    )  # fmt: skip
     paused = report(N2, repair=repair(paused=True))
     assert rule(cluster(report(N1), paused, report(N3)), "repair age") == ("WARN", "at most 4s (n3); paused on n2")
 

@@ -16,7 +16,9 @@ from kvnode.protocol.messages import (
     Committed,
     Error,
     Failed,
+    PauseRepair,
     Planned,
+    RunRepair,
     StageChange,
     StagedNow,
     ThrottleHints,
@@ -345,6 +347,45 @@ def test_a_copy_that_is_dropped_brings_first_what_only_it_has() -> None:
     until_shaped(world)
     assert b"alone" in world.wait(world.get(key, via="n1", mode="quorum")).values
     assert not world.violations()
+
+
+def test_a_copy_that_was_dropped_is_not_brought_back_by_an_exchange_that_waited() -> None:
+    """Its turn came after the owners changed: nobody would know of the copy, and no tombstone wait for it."""
+    world = filled(settings=Settings())
+    rid = world.clients.next_number
+    for name in ("n1", "n2", "n3"):
+        world.ask(name, PauseRepair(rid(), paused=True))
+        world.ask(name, RunRepair(rid(), -1))
+    outside(world, "n4")
+    committed(world, "n1", (JOIN, "n4", ""))
+    until_shaped(world)
+    for name in ("n1", "n2", "n3"):
+        world.ask(name, PauseRepair(rid(), paused=False))
+    world.run(20_000)
+    assert not any(world.strays(name) for name in world.names)
+
+
+def test_a_copy_that_is_left_over_takes_nothing_more() -> None:
+    """Its node was away while its places went to another. What was written since is no business of its node's."""
+    world = filled(nodes=4, settings=Settings())
+    outside(world, "n5")
+    world.crash("n2")
+    world.run(5_000)
+    committed(world, "n1", (JOIN, "n5", ""))
+    world.run(30_000)
+    assert world.strays("n2") and not world.ring.moves
+    for i in range(KEYS):
+        world.wait(world.put(f"new{i}", "v", via="n1", mode="quorum")).written  # noqa: B018
+    world.restart("n2")
+
+    def dropped() -> bool:
+        left = world.strays("n2")
+        assert not any(key.startswith(b"new") for key in left)
+        return not left
+
+    world.run_until(dropped)
+    until_shaped(world)
+    read_back(world, "n2")
 
 
 def test_a_hint_for_a_place_that_was_lost_goes_to_all_owners_of_now() -> None:

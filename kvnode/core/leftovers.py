@@ -21,11 +21,15 @@ from kvnode.core.outbox import Unreadable
 from kvnode.protocol.ring import Partition, majority
 from kvnode.protocol.types import Millis, NodeId
 
-LEAVES_A_TURN, DROP_MS = 32, 50
-"""Leaves dropped in one turn, and how often: two milliseconds' work and one commit, between which others come."""
+LEAVES_LEAST, LEAVES_MOST = 16, 128
+"""Leaves dropped in one turn: one to eight milliseconds' work, and one commit."""
+QUICK_MS, SLOW_MS = 15, 40
+"""A part that was durable so soon lets the next be twice as large; one that took so long, half."""
 ACTIVE_MAX = 4
 """Looked after at once; the others wait."""
 RETRY_MS = 1_000
+LOOK_MS = 10_000
+"""How often one looks for what came after all: what was on its way to the disk when the owners changed."""
 FROM_THE_BEGINNING = 1
 """Since when a leftover may be: no tombstone is older."""
 
@@ -52,11 +56,16 @@ class Leftovers:
         """Whether a member is down, by more than one opinion."""
         self.exchange: Callable[[Partition, NodeId], bool] = lambda _, __: False
         """Begins an exchange. False where one of that partition is under way."""
+        self._leaves = LEAVES_LEAST
+        self._turn = 0
+        """The turn in which a part was dropped, until that is durable."""
+        self._began: Millis = 0
         self._next_drop: Millis = 0
+        self._next_look: Millis = 0
         self.look()
 
     def look(self) -> None:
-        """Find what is held and not owned: at the start, and whenever another ring is held."""
+        """Find what is held and not owned: at the start, whenever another ring is held, and now and then."""
         local, routes = self._local, self._local.routes
         tree, q = local.store.tree, routes.ring.q
         for p in [p for p, left in self._left.items() if routes.holds(p) or routes.since[p] != left.since]:
@@ -88,13 +97,28 @@ class Leftovers:
 
     def on_tick(self, now: Millis) -> None:
         """Exchange the next; drop what its owners have."""
+        if now >= self._next_look:
+            self._next_look = now + LOOK_MS
+            self.look()
         for left in list(self._left.values())[:ACTIVE_MAX]:
             if left.dropping < 0:
                 if now >= left.due:
                     self._step(left, now)
-            elif now >= self._next_drop:
-                self._next_drop = now + DROP_MS
+            elif self._may_drop(now):
                 self._drop(left)
+
+    def _may_drop(self, now: Millis) -> bool:
+        """Not before the last part is durable, and as long again is for others."""
+        if self._turn:
+            if self._outbox.in_flight(self._turn):
+                return False
+            took, self._turn = now - self._began, 0
+            if took <= QUICK_MS:
+                self._leaves = min(2 * self._leaves, LEAVES_MOST)
+            elif took > SLOW_MS:
+                self._leaves = max(self._leaves // 2, LEAVES_LEAST)
+            self._next_drop = now + took
+        return now >= self._next_drop
 
     def _step(self, left: Leftover, now: Millis) -> None:
         left.due = now + RETRY_MS
@@ -111,6 +135,7 @@ class Leftovers:
         store, outbox = self._local.store, self._outbox
         span = span_of(left.partition, self._local.routes.ring.q)
         end = span.start + span.size
+        self._turn, self._began = outbox.number, self._local.now
         done = 0
         for leaf in store.tree.held_from(left.dropping, end):
             done += 1
@@ -125,7 +150,7 @@ class Leftovers:
             for key in registers:
                 outbox.keep_register(key, b"")
             left.dropping = leaf + 1
-            if done >= LEAVES_A_TURN:
+            if done >= self._leaves:
                 return
         if not done or store.tree.hash(Span(*span)) == NOTHING:
             del self._left[left.partition]

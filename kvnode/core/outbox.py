@@ -304,6 +304,15 @@ class Outbox:
         self._sends, self._acks, self._writes, self._aside, self._control = {}, {}, {}, None, {}
         return turn
 
+    @property
+    def number(self) -> int:
+        """Of the turn under way."""
+        return self._number
+
+    def in_flight(self, number: int) -> bool:
+        """Whether what that turn wrote is not durable yet."""
+        return bool(self._committing) and self._committing[0][0] <= number
+
     def committed(self, number: int) -> None:
         """Every turn up to this number is durable, and the store shows it."""
         while self._committing and self._committing[0][0] <= number:

@@ -148,7 +148,8 @@ class Quorum(Struct, gc=False):
         me = 1 << len(peers)
         if not mine:
             self.answered, self.lost = self.answered & ~me, self.lost | me
-        self.asked, self.sides = 2 * me - 1, ()
+        # A vote of this node's own may be on its way to the disk: it is one of an owner no more.
+        self.asked, self.sides = 2 * me - 1 if mine else me - 1, ()
         self.have = (self.answered | self.covered).bit_count()
 
     def lose(self, node: NodeId) -> bool:

@@ -84,6 +84,11 @@ class Rerouting:
 
     def _again(self, client: Address, ask: m.Get | m.Put | m.Scan) -> None:
         """Begin a request anew, in what is left of its time. One that was forwarded here goes no further."""
+        if not ask.timeout_ms:  # this node slept, or its disk did: a put of now would be one too late
+            text = "the deadline passed while the owners changed"
+            maybe = isinstance(ask, m.Put)
+            failed = m.Failed(ask.rid, self._local.routes.epoch, m.Error.INDETERMINATE, text, maybe_applied=maybe)
+            return self._local.outbox.send(client, failed)
         if isinstance(client, str) and isinstance(ask, m.Get | m.Put):
             partition = self._local.routes.partition(ask.key)
             if self._local.routes.peers[partition] is None:

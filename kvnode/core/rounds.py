@@ -2,7 +2,8 @@
 
 Promises: each pair of owners exchanges each partition about once in `repair_interval_ms`; at most two
 exchanges are begun by a node at a time, and none of a partition that is being exchanged.
-Never: begins anything while paused. The exchanges themselves: `antientropy.py`.
+Never: begins anything while paused, or with who is no owner beside us any more. The exchanges themselves:
+`antientropy.py`.
 Input: RunRepair, PauseRepair, ticks.
 
     round     of two owners the one in the earlier place begins, each pair in its turn
@@ -15,6 +16,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
+
+import msgspec
 
 from kvnode import config
 from kvnode.core.exchanges import Pair, Totals
@@ -66,6 +69,11 @@ class Rounds:
         self._next_pair: Millis = 0
         self._next_urgent: Millis = 0
         self._paused = False
+        self._routes = local.routes
+        self._mine: list[Pair] = self._pairs()
+        """The pairs of the ring that was looked at last."""
+        self._since: WallMillis = 0
+        """Since when they are these; 0 for the whole boot."""
         self.answering: Callable[[int], bool] = lambda _: False
         """Whether a partition is being exchanged by someone else's beginning."""
         self.urgent: Callable[[], list[tuple[int, NodeId]]] = list
@@ -82,7 +90,7 @@ class Rounds:
 
     def on_run(self, client: Address, ask: RunRepair) -> None:
         """An operator wants exchanges now."""
-        wanted = [pair for pair in self._pairs() if ask.partition in (-1, pair[0])]
+        wanted = [pair for pair in self._mine if ask.partition in (-1, pair[0])]
         self._queue = dict.fromkeys(wanted) | self._queue
         self._local.outbox.send(client, Done(ask.rid, len(wanted)))
 
@@ -118,6 +126,8 @@ class Rounds:
 
     def on_tick(self, now: Millis) -> None:
         """See whose turn it is, begin what there is room for."""
+        if self._routes is not self._local.routes:
+            self._look_again()
         if now >= self._next_pair:
             self._take_turn(now)
         if now >= self._next_urgent:
@@ -128,18 +138,26 @@ class Rounds:
         if self._queue and not self._paused:
             self._fill()
 
+    def _look_again(self) -> None:
+        """Another ring is held: where the pairs are others, a new round begins with those never exchanged."""
+        before, self._mine, self._routes = self._mine, self._pairs(), self._local.routes
+        if self._mine != before:
+            self._round.clear()
+            self._since = self._local.wall
+
     def _take_turn(self, now: Millis) -> None:
         """Queue the next pair of the round: all of them take turns in one interval."""
         interval = self._local.settings.repair_interval_ms
         if not self._next_pair:
             # Nodes that start together do not begin together.
-            self._next_pair = now + interval * self._local.rng.random() / max(1, len(self._pairs()))
+            self._next_pair = now + interval * self._local.rng.random() / max(1, len(self._mine))
             return
         if not self._round:
-            pairs = self._pairs()
+            pairs = list(self._mine)
             self._local.rng.shuffle(pairs)
-            self._round.extend(pairs)
-        self._next_pair = now + interval / max(1, len(self._pairs()))
+            finished = self._exchanges.finished
+            self._round.extend(sorted(pairs, key=lambda pair: pair in finished))
+        self._next_pair = now + interval / max(1, len(self._mine))
         if self._round:
             self._queue.setdefault(self._round.popleft())
 
@@ -151,6 +169,8 @@ class Rounds:
             if self._exchanges.exchanging(pair[0]) or self.answering(pair[0]):
                 continue  # one after the other: what the first brings, the second need not
             del self._queue[pair]
+            if pair[1] not in (self._local.routes.peers[pair[0]] or ()):
+                continue  # since it was queued the owners changed: it would bring back a copy that was dropped
             if pair[1] not in avoided:  # else its turn comes again
                 self._exchanges.begin(pair)
 
@@ -163,4 +183,5 @@ class Rounds:
         oldest = min((self._exchanges.finished.get(pair, 0) for pair in pairs), default=0)
         active = self._exchanges.views()
         waiting = len(self._queue)
-        return self._exchanges.totals.view(active, waiting=waiting, oldest=oldest, paused=self._paused)
+        view = self._exchanges.totals.view(active, waiting=waiting, oldest=oldest, paused=self._paused)
+        return msgspec.structs.replace(view, since_ms=self._since)

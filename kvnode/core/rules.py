@@ -7,12 +7,13 @@ Never: a default that is not written in CONTRACT ("Words and defaults").
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
 from kvnode.core.versions import covers, live
 from kvnode.protocol.context import BadContext, decode_context, join
-from kvnode.protocol.messages import Condition, Get, Put
+from kvnode.protocol.messages import Condition, Get, Put, Scan
 from kvnode.protocol.ring import majority
 from kvnode.protocol.types import ALL, DEFAULT, EVENTUAL, MAJORITY, QUORUM, Past, Record, decode_record
 
@@ -46,9 +47,12 @@ def _resolve(asked: int, owners: int, letter: str) -> tuple[int, str]:
     return 0, f"{letter}={asked} is not possible: this key has {owners} owner{'s' * (owners > 1)}"
 
 
-def with_time_left(ask: Get | Put, left_ms: float) -> Get | Put:
-    """A request that is begun anew, with what is left of its time."""
-    return msgspec.structs.replace(ask, timeout_ms=max(1, int(left_ms)))
+Asked = TypeVar("Asked", Get | Put, Scan)
+
+
+def with_time_left(ask: Asked, left_ms: float) -> Asked:
+    """A request that is to begin anew, with what is left of its time; 0 where nothing is."""
+    return msgspec.structs.replace(ask, timeout_ms=max(0, int(left_ms)))
 
 
 def reads_first(ask: Put) -> bool:

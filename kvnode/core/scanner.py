@@ -23,6 +23,7 @@ from kvnode.core.deadlines import Deadlines
 from kvnode.core.local import Local
 from kvnode.core.outbox import Unreadable
 from kvnode.core.pages import page_of
+from kvnode.core.rules import with_time_left
 from kvnode.core.versions import Held, as_read, merge_held
 from kvnode.protocol.consensus import RegisterRow
 from kvnode.protocol.messages import Error, Failed, ReplicaScanned, Row, Scan, Scanned, ScanReplica
@@ -108,10 +109,7 @@ class Scanner:
         """The ring is another one: each page is gathered anew, from those who know it."""
         pages, self._pages = self._pages, {}
         now = self._local.now
-        return [
-            (page.client, msgspec.structs.replace(page.ask, timeout_ms=max(1, int(page.deadline - now))))
-            for page in pages.values()
-        ]
+        return [(page.client, with_time_left(page.ask, page.deadline - now)) for page in pages.values()]
 
     def on_peer_lost(self, peer: NodeId) -> None:
         """Do not wait for a member that cannot be reached."""

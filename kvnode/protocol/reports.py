@@ -75,6 +75,8 @@ class RepairView(Struct, frozen=True, array_like=True, gc=False):
     """Given up: the other side could not be reached, or did not answer."""
     oldest_ms: int
     """When, by this node's wall clock, the exchange that lies longest back began; 0 while one never was."""
+    since_ms: int = 0
+    """Since when the pairs it compares are these, by the same clock: the owners changed; 0 for the whole boot."""
 
 
 class RootHash(Struct, frozen=True, array_like=True, gc=False):

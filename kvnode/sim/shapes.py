@@ -8,7 +8,7 @@ once a simulated second. Never: helps a node, or waits for one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kvnode.core.versions import Held
 from kvnode.protocol.messages import (
@@ -25,7 +25,7 @@ from kvnode.protocol.messages import (
     StagedNow,
     Written,
 )
-from kvnode.protocol.ring import Ring, partition_of
+from kvnode.protocol.ring import Ring
 from kvnode.protocol.types import NodeId, Past, Record, Version
 from kvnode.sim.case import Reshape
 from kvnode.sim.check import Violation
@@ -168,10 +168,8 @@ class Watch:
                 self._acked.setdefault(call.written_key, []).append(call)
                 self._fine.pop(call.written_key, None)
                 self._saw(call.written_key, (call.written,))
-        ring = world.ring
-        coming = {m.partition: step.gained for m in ring.moves if (step := ring.step(m)).gained}
         for key, acked in self._acked.items():
-            there = self._there(key, coming)
+            there = self._there(key)
             if self._fine.get(key) == there:
                 continue
             if key in self._deleted and not any(there):
@@ -191,16 +189,17 @@ class Watch:
                 if have < told.acked - self._lost:
                     self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
 
-    def _there(self, key: bytes, coming: Mapping[int, NodeId]) -> list[Held | None]:
-        """What each node that has a place for a key durably holds of it, and what each keeps of it for those."""
-        ring = self._world.ring
-        partition = partition_of(key, ring.q)
-        holders = {*ring.owner_ids(partition), coming.get(partition)}
+    def _there(self, key: bytes) -> list[Held | None]:
+        """What each member durably holds of a key, or keeps for others.
+
+        One that lost its place counts: its copy is dropped only once the owners have it. It is needed where who
+        came in its place stood in for another owner already, and is now two of those that count (seed 600135).
+        """
         there: list[Held | None] = []
-        for name, node in self._world.nodes.items():
-            disk = node.disk
-            there.append(disk.holds_as(key) if name in holders else None)
-            there.append(disk.keeps_as(key) if disk.hinted and ring.member(name) else None)
+        for member in self._world.ring.members:
+            disk = self._world.nodes[member.id].disk
+            there.append(disk.holds_as(key))
+            there.append(disk.keeps_as(key) if disk.hinted else None)
         return there
 
     def _saw(self, key: bytes, versions: Iterable[Version | Written]) -> None:

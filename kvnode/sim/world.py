@@ -17,6 +17,7 @@ from functools import lru_cache
 from kvnode.config import Settings
 from kvnode.core.bootstrap import found
 from kvnode.core.merkle import span_of
+from kvnode.core.routes import Routes
 from kvnode.protocol.messages import (
     AskPlan,
     ChangeKind,
@@ -142,8 +143,15 @@ class World(Ground):
         members = [self.nodes[member.id] for member in self.ring.members]
         done = not self.ring.moves and not self.ring.leaving
         return done and all(
-            n.up and n.node.ring == self.ring and not n.node.shaping.leftovers.count for n in members
+            n.up and n.node.ring == self.ring and not n.node.shaping.leftovers.count and not self.strays(n.name)
+            for n in members
         )
+
+    def strays(self, name: str) -> list[bytes]:
+        """The keys on a node's disk that the ring gives it no place for, now or next."""
+        node = self.node(name)
+        ring, routes = self.ring, Routes(self.ring, node.name)
+        return [key for key in node.disk.keys if not routes.holds(partition_of(key, ring.q))]
 
     # ---- time ------------------------------------------------------------------------------
 
