@@ -59,7 +59,7 @@ def test_figures_do_not_make_events_differ_but_names_do() -> None:
         ("n1", "partition 4 with n2: 2 of 3 keys", 1_002),
     )
     lines = event_lines(events, 6, NAMES)
-    assert [text(line).split("  ")[0][21:] for line in lines] == [
+    assert [text(line)[21:].split("  ")[0] for line in lines] == [
         "partition 5 with n3: 1 of 9 keys", "partition 4 with n2: 2 of 3 keys",
     ]  # fmt: skip
     assert text(lines[0]).endswith("n1 x2")
