@@ -6,6 +6,7 @@ without a terminal.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def dashboard(
     if record is not None and replay is not None:
         raise Usage("--record and --replay exclude each other")
     need_terminal()
+    gc.disable()  # until the first screen stands: there is nothing to collect among what is imported
     from kvctl.console.actions import Runner
     from kvctl.console.app import Console
     from kvctl.console.asking import Asker, Mute

@@ -8,8 +8,11 @@ one and its outcome shown; `q` quits from anywhere. Never: blocks on a node; act
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, work
@@ -44,12 +47,23 @@ if TYPE_CHECKING:
 
 TICK_S = 1.0
 QUIET_MS = 1_400
+SAID_S = 15.0
+"""How long what was said stays on the last line."""
 NIGHT = Theme(
     name="kvctl", dark=True, primary="#5fafff", secondary="#5fd7d7", accent="#d7afff", success="#87d787",
     warning="#ffc66d", error="#ff6b6b", foreground="#d8dee9", background="#0f1419", surface="#161c24",
     panel="#1d2530",
 )  # fmt: skip
 LAST_LINES = 200
+
+
+def settle() -> None:
+    """What is there once the first screen stands will be there to the end: the collector need not look at it again.
+
+    It stopped everything for 110 ms now and then, in the middle of a key.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 class Seen(Message):
@@ -95,7 +109,8 @@ class Console(App[None]):
         self.view = ClusterView()
         self.state = State(readonly=readonly or feed.replay is not None)
         self.state.recording, self.state.since_ms = feed.recording, feed.now_ms()
-        self.last_line: Line = ("",)
+        self._said: Line = ()
+        self._said_until = 0.0
         self._noted = 0
         self.journal: list[Event] = []
         """The commands that were run, as events."""
@@ -120,6 +135,8 @@ class Console(App[None]):
             self.tell(error.message, "bad")
         self.feed.start(self._take)
         self.set_interval(TICK_S, self._tick)
+        if not self.is_headless:
+            self.call_after_refresh(settle)
 
     def on_unmount(self) -> None:
         """Leave nothing running."""
@@ -175,10 +192,15 @@ class Console(App[None]):
         if isinstance(screen, Page):
             screen.renew()
 
-    def tell(self, text: str, tone: str = "plain") -> None:
-        """Say something on the last line."""
-        self.last_line = (" ", (text, tone))
+    def tell(self, text: str, tone: str = "plain", seconds: float = SAID_S) -> None:
+        """Say something on the last line, for so long."""
+        self._said, self._said_until = (" ", (text, tone)), monotonic() + seconds
         self._renew()
+
+    @property
+    def last_line(self) -> Line:
+        """What was said last, if that was just now."""
+        return self._said if monotonic() < self._said_until else ()
 
     def note(self, text: str, node: str = "console", kind: str = "command") -> None:
         """What is done or told from here is an event as well."""
@@ -198,7 +220,7 @@ class Console(App[None]):
             return
         for line in self.tour.news():
             self.note(line, "demo", "story")
-            self.last_line = (" ", (line, "accent"))
+            self.tell(line, "accent", inf)
         if self.tour.over:
             self.state.notice = "the story is over, and its cluster gone: q leaves, and prints it"
 
@@ -263,8 +285,15 @@ class Console(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: screens first."""
         for place in keymap.PLACES:
-            yield SystemCommand(place.name.capitalize(), place.about, lambda name=place.name: self.action_go(name))
-        yield from super().get_system_commands(screen)
+            title = f"{place.name.capitalize()} ({place.number})"
+            yield SystemCommand(title, place.about, lambda name=place.name: self.action_go(name))
+        there = {f"go('{place.name}')" for place in keymap.PLACES} | {"command_palette"}
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if active.enabled and binding.id and active.node in (screen, self) and binding.action not in there:
+                title = f"{binding.description} ({self.get_key_display(binding)})"
+                yield SystemCommand(title, binding.tooltip, lambda key=binding.key: self.simulate_key(key))
+        yield from (command for command in super().get_system_commands(screen) if command.title == "Theme")
 
     def command(self, text: str) -> None:
         """What was typed after a colon."""

@@ -12,7 +12,7 @@ from kvctl.console.widgets.tones import Line
 
 def help_lines(screen: Screen[None]) -> list[Line]:
     """Keys and what they do: those of the screen first, then those of every screen."""
-    here: dict[str, tuple[str, str, list[str]]] = {}
+    here: dict[str, tuple[str, str, str, list[str]]] = {}
     groups: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
@@ -25,11 +25,12 @@ def help_lines(screen: Screen[None]) -> list[Line]:
             if active.node is screen
             else "In the list"
         )
-        name = binding.id or binding.action
-        if name not in here:
-            here[name] = (owner, binding.tooltip, [])
-            groups.setdefault(owner, []).append(name)
-        here[name][2].append(
+        if not binding.id:
+            continue  # Textual's own: whoever knows it has no need of it, and ours do the same
+        if binding.action not in here:
+            here[binding.action] = (owner, binding.tooltip, binding.id, [])
+            groups.setdefault(owner, []).append(binding.action)
+        here[binding.action][3].append(
             screen.app.get_key_display(binding) if not binding.key_display else binding.key_display
         )
     lines: list[Line] = []
@@ -37,8 +38,8 @@ def help_lines(screen: Screen[None]) -> list[Line]:
         if owner in groups:
             lines += [(("", "plain"),)] if lines else []
             lines += [((owner, "head"),)]
-            for name in groups[owner]:
-                _, about, keys = here[name]
+            for action in groups[owner]:
+                _, about, name, keys = here[action]
                 lines.append(
                     ((f"  {' '.join(dict.fromkeys(keys)):<12}", "accent"), f" {about}", (f"  ({name})", "dim"))
                 )

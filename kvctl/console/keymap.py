@@ -93,8 +93,13 @@ TABLE_KEYS = (
     Key("top", "home,g", "end(-1)", "First", "to the first row"),
     Key("bottom", "end,G", "end(1)", "Last", "to the last row"),
     Key("open", "enter", "open", "Open", "look at what is under the cursor", True),
-    Key("sort", "s", "sort", "Sort", "by the next column (a click on a title does it too)"),
-    Key("reverse", "S", "reverse", "Reverse", "the other way round"),
+    Key("sort", "s", "sort", "Sort", "sort by the next column (a click on its title does it too)"),
+    Key("reverse", "S", "reverse", "Reverse", "sort the other way round"),
+)
+
+PROMPT_KEYS = (
+    Key("prompt_done", "enter", "submit", "Done", "run what stands there, or keep the filter", True),
+    Key("prompt_end", "escape", "app.leave", "Back", "as if nothing had been typed", True),
 )
 
 PANE_KEYS = (

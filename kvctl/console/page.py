@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
 from kvctl.console.actions import Action
+from kvctl.console.keymap import PROMPT_KEYS, bindings
 from kvctl.console.status import status_lines
 from kvctl.console.view import ClusterView
+from kvctl.console.widgets.foot import Foot
 from kvctl.console.widgets.keybar import KeyBar
 from kvctl.console.widgets.pane import Text
 from kvctl.console.widgets.table import KeyTable
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 class Prompt(Input):
     """The line for commands and filters: hidden until it is asked for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PROMPT_KEYS)
 
     def __init__(self) -> None:
         super().__init__(id="prompt", compact=True)
@@ -68,7 +73,7 @@ class Page(Screen[None]):
         """Status, body, prompt, keys."""
         yield Text(id="status")
         yield from self.body()
-        yield Text(id="last")
+        yield Foot()
         yield Prompt()
         yield KeyBar()
 
@@ -116,8 +121,12 @@ class Page(Screen[None]):
         view, now_ms = self.board.view, self.board.now_ms()
         with self.app.batch_update():
             self.query_one("#status", Text).show(status_lines(self.board.state, view, now_ms, self.size.width))
-            self.query_one("#last", Text).show([self.board.last_line])
+            self.query_one(Foot).show(self.board.last_line, self.board.current_mode)
             self.show(view, now_ms)
+
+    def on_foot_chosen(self, event: Foot.Chosen) -> None:
+        """A click on the name of a screen."""
+        self.board.action_go(event.name)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """What was typed in the prompt."""

@@ -120,7 +120,8 @@ def _sides(view: ClusterView, now_ms: int) -> Iterator[Trouble]:
     if len(sides) < 2:
         return
     named = " | ".join(",".join(side.nodes) for side in sides)
-    told = "; ".join(f"{','.join(side.nodes)} have a quorum in {side.served}" for side in sides)
+    assert view.ring is not None
+    told = f"quorums {' | '.join(str(side.served) for side in sides)} of {view.ring.q}"
     cuts = [fault for fault in view.faults if fault.kind == inside.PARTITION]
     heals = "when they hear each other again"
     command: tuple[str, ...] = ()

@@ -87,6 +87,8 @@ class Row(Struct, frozen=True):
     point: NodePoint
     errors_s: float | None
     faults: tuple[Listed, ...]
+    phi: float | None = None
+    """How surprising its silence is to whom it surprises most."""
 
 
 class Window(Struct, frozen=True):
@@ -177,7 +179,7 @@ def _blind(view: ClusterView, sample: Sample, ring: Ring | None, events: tuple[E
     rows = tuple(
         msgspec.structs.replace(
             row, fresh=False, state=DOWN, seen_by=0, observers=0, point=NodePoint(), errors_s=None,
-            process=processes.get(row.id), faults=tuple(f for f in sample.faults if row.id in f.nodes),
+            process=processes.get(row.id), phi=None, faults=tuple(f for f in sample.faults if row.id in f.nodes),
         )
         for row in view.rows
     )  # fmt: skip
@@ -205,7 +207,7 @@ def _rows(
     rows = []
     for i, member in enumerate(ring.members):
         last, told = kept.get(member.id), sample.reports[i]
-        state, seen_by, observers = states[i]
+        state, seen_by, observers, phi = states[i]
         rate = rates.get(member.id, Rates())
         rows.append(
             Row(
@@ -214,7 +216,7 @@ def _rows(
                 member.id in sample.direct, processes.get(member.id), owned[i], first[i],
                 waiting.get(member.id, 0),
                 NodePoint(rate.ops_s, percentiles([rate])[1], sum(h.count for h in told.hints) if told else 0),
-                rate.errors_s, tuple(f for f in faults if member.id in f.nodes),
+                rate.errors_s, tuple(f for f in faults if member.id in f.nodes), phi,
             )
         )  # fmt: skip
     return tuple(rows)
@@ -230,13 +232,16 @@ def _places(ring: Ring) -> tuple[list[int], list[int]]:
     return owned, first
 
 
-def _states(ring: Ring, sample: Sample) -> list[tuple[str, int, int]]:
-    """(State, observers that hold it to be up, observers) of each member."""
+def _states(ring: Ring, sample: Sample) -> list[tuple[str, int, int, float | None]]:
+    """(State, observers that hold it to be up, observers, the highest phi) of each member."""
     opinions: dict[NodeId, list[str]] = {member.id: [] for member in ring.members}
+    phis: dict[NodeId, float] = {}
     for report in sample.reports:
         for peer in report.peers if report is not None else ():
             if peer.node in opinions:
                 opinions[peer.node].append(peer.state)
+                if peer.phi > phis.get(peer.node, -1.0):
+                    phis[peer.node] = peer.phi
     found = []
     for member, report in zip(ring.members, sample.reports, strict=True):
         told = opinions[member.id]
@@ -247,7 +252,7 @@ def _states(ring: Ring, sample: Sample) -> list[tuple[str, int, int]]:
             state = DOWN
         else:
             state = UP if up == len(told) else SUSPECT
-        found.append((state, up, len(told)))
+        found.append((state, up, len(told), phis.get(member.id)))
     return found
 
 

@@ -88,7 +88,7 @@ class FaultDesk:
         if problem:
             return self._refuse(client, order, Error.INVALID, problem, "kvctl fault ls")
         fault = breakable.begin(fault, order.for_ms, local.now, local.wall)
-        local.event("fault", f"{fault.id} {fault.kind} is in force for {order.for_ms} ms")
+        local.event("fault", f"{fault.id} {fault.kind} is in force for {order.for_ms / 1000:g} s")
         return local.outbox.send(client, FaultList(order.rid, (fault,)))
 
     def _refuse(self, client: Address, order: FaultOrder, error: Error, why: str, hint: str) -> None:

@@ -16,7 +16,7 @@ from kvctl.console.actions import Action
 from kvctl.console.figures import clock
 from kvctl.console.keymap import Key, bindings
 from kvctl.console.page import Page
-from kvctl.console.screens.overview import EVENT_TONES
+from kvctl.console.telling import EVENT_TONES
 from kvctl.console.view import ClusterView
 from kvctl.console.widgets import table
 from kvctl.console.widgets.dialogs import Show

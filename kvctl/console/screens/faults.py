@@ -33,8 +33,12 @@ PAST_COLUMNS = (
     Column("ID", most=12), Column("KIND"), Column("TARGET", most=40), Column("FROM"), Column("TO"),
     Column("LASTED", right=True), Column("", flex=True, rank=3),
 )  # fmt: skip
+KINDS = (
+    "kill", "stop", "pause", "wipe", "restart", "partition", "delay", "drop", "duplicate", "reorder", "corrupt",
+    "slow-disk", "full-disk", "fail-fsync", "skew",
+)  # fmt: skip
 FIELDS = (
-    ("kind", "kill", "kill stop pause wipe restart partition delay drop duplicate reorder corrupt slow-disk ..."),
+    ("kind", "kill", " ".join(KINDS)),
     ("target", "", "n3, or n1,n2 against the next field, or n1>n2"),
     ("value", "", "the other side, 100ms, 30%, 5s; empty for kill and the like"),
     ("for", "", "when it ends by itself: 30s, 2m; empty: its default"),

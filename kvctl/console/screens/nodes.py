@@ -1,38 +1,42 @@
-"""Nodes: every node in a row, and who sees whom.
+"""Nodes: every node in a row, who sees whom, and what the one under the cursor says of itself.
 
-Promises: a state is what the others conclude, and how many of them; a cell of the matrix is what that observer
-itself told, `?` where it told nothing. Never: acts on another row than the one whose name it shows.
+Promises: a state is what the others conclude, and how many of them; the table has the room it needs before the
+rest has any. Never: acts on another row than the one whose name it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable
 from typing import ClassVar
 
 from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
+from kvctl.console import matrix
 from kvctl.console.actions import Action
-from kvctl.console.cells import letter
+from kvctl.console.facts import fact_lines, figure_lines
 from kvctl.console.figures import count, rate, share, size, span, took
 from kvctl.console.keymap import Key, bindings
 from kvctl.console.page import Page
 from kvctl.console.screens.node import NodePage
-from kvctl.console.screens.overview import state_cell
-from kvctl.console.view import ClusterView, Row
+from kvctl.console.screens.overview import fault_text, state_cell
+from kvctl.console.telling import event_lines
+from kvctl.console.view import ClusterView
 from kvctl.console.widgets import table
-from kvctl.console.widgets.pane import Pane
+from kvctl.console.widgets.pane import Pane, Text
 from kvctl.console.widgets.table import Column, KeyTable
-from kvctl.console.widgets.tones import Cell, Line, spark
+from kvctl.console.widgets.tones import Cell, spark
 from kvctl.output import show
 
-WIDE_MATRIX = 10
-"""Up to so many nodes, a cell has words; beyond, a letter."""
-LETTERS = {"up": "·", "suspect": "S", "down": "D"}
-LETTER_TONES = {"·": "good", "S": "warn", "D": "bad"}
-WORDS = {"up": "good", "suspect": "warn", "down": "bad"}
 SPARK = 8
+FRAME = 2
+"""Lines of a frame; a table has one more, its titles."""
+AROUND = 4
+"""Lines of the screen that are not its body; cells that a frame takes of a line."""
+ONE_MIN = 44
+"""Cells, and lines, that one more pane must have to be of use."""
+LATELY_MIN = 4
 COLUMNS = (
     Column("ST"), Column("NODE", most=20), Column("ADDRESS", most=24, rank=6), Column("OWNS", right=True, rank=3),
     Column("KEYS", right=True, rank=2), Column("LOAD", right=True, rank=4), Column("HINTS", right=True),
@@ -58,23 +62,62 @@ class Nodes(Page):
     BINDINGS: ClassVar[list[BindingType]] = bindings(ACTS)
 
     def body(self) -> Iterable[Widget]:
-        """The table, and the matrix."""
+        """The table; the matrix, and what happened; the node under the cursor."""
         yield KeyTable(COLUMNS, id="all", empty="no node has been seen")
-        yield Pane(id="matrix")
+        with Horizontal(id="lower"):
+            with Vertical(id="sight"):
+                yield Pane(id="matrix")
+                yield Text(id="lately", classes="frame")
+            yield Pane(id="one")
 
     def on_mount(self) -> None:
         """Titles."""
         self.query_one("#all").border_title = "Nodes"
         self.query_one("#matrix").border_title = "Who sees whom"
+        self.query_one("#lately").border_title = "Events"
         super().on_mount()
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
-        phis = phis_of(view)
-        self.query_one("#all", KeyTable).show([row_of(view, i, now_ms, phis) for i in range(len(view.rows))])
-        pane = self.query_one("#matrix", Pane)
-        pane.show(matrix_lines(view))
-        pane.styles.height = min(len(view.rows) + 4, max(4, self.size.height // 3))
+        self.query_one("#all", KeyTable).show([row_of(view, i, now_ms) for i in range(len(view.rows))])
+        self._share_out(view)
+        pane, lately = self.query_one("#matrix", Pane), self.query_one("#lately", Text)
+        pane.show(matrix.matrix(view))
+        pane.border_subtitle = matrix.legend(view)
+        if lately.display:
+            names = {row.id for row in view.rows}
+            lately.show(event_lines(self.board.happened(), max(1, lately.size.height), names))
+        self._show_one()
+
+    def _share_out(self, view: ClusterView) -> None:
+        """The table, the matrix, the others: each as many lines as it has use for, in this order."""
+        if self.has_class("-low"):
+            return  # the style sheet gives the table all there is
+        body, count = self.size.height - AROUND, len(view.rows)
+        matrix_lines = count + 1 + FRAME
+        table_lines = min(count + 1 + FRAME, body - min(matrix_lines, max(4, body // 3)))
+        left = body - table_lines - matrix_lines
+        lately, one, sight = self.query_one("#lately"), self.query_one("#one"), self.query_one("#sight")
+        self.query_one("#all").styles.height = table_lines
+        lately.display = left >= LATELY_MIN
+        self.query_one("#matrix").styles.height = matrix_lines if lately.display else "1fr"
+        across = matrix.width_of(view) + AROUND
+        one.display = self.size.width - across >= ONE_MIN
+        sight.styles.width = across if one.display else "1fr"
+
+    def _show_one(self) -> None:
+        """What there is to say of the node under the cursor, where there is room for it."""
+        pane = self.query_one("#one", Pane)
+        row = self.board.view.row(self.query_one("#all", KeyTable).cursor_key)
+        if not pane.display or row is None:
+            return
+        pane.border_title = f"Node {show(row.id)}".replace("[", "\\[")
+        facts = fact_lines(row, self.board.now_ms(), pane.room)
+        pane.show([*figure_lines(self.board.view, row, pane.room), (), *facts])
+
+    def on_key_table_moved(self) -> None:
+        """Another node: another story."""
+        self._show_one()
 
     def subject(self) -> Action | None:
         """The node under the cursor."""
@@ -92,25 +135,14 @@ class Nodes(Page):
             self.board.act(Action(("fault", kind, node)))
 
 
-def phis_of(view: ClusterView) -> dict[str, float]:
-    """Of each node, how surprising its silence is to whom it surprises most."""
-    found: dict[str, float] = {}
-    for row in view.rows:
-        for peer in row.report.peers if row.fresh and row.report is not None else ():
-            if peer.phi > found.get(peer.node, -1.0):
-                found[peer.node] = peer.phi
-    return found
-
-
-def row_of(view: ClusterView, index: int, now_ms: int, phis: Mapping[str, float]) -> table.Row:
+def row_of(view: ClusterView, index: int, now_ms: int) -> table.Row:
     """A node in a line; figures only of one that told them just now."""
     row = view.rows[index]
     told = row.report if row.fresh else None
     assert view.ring is not None
     owns = row.partitions / view.ring.q
-    phi = phis.get(row.id)
     past = [p.nodes[index].ops_s if index < len(p.nodes) else None for p in view.points[-SPARK:]]
-    fault = " ".join(f"{f.id} {f.kind}" for f in row.faults)
+    fault = fault_text(row)
     gone = "" if row.fresh else f"last told {span(now_ms - row.heard_ms)} ago" if row.heard_ms else "never told"
     cells: tuple[Cell, ...] = (
         state_cell(row), show(row.id), row.address, share(owns), count(told.keys if told else None),
@@ -119,58 +151,14 @@ def row_of(view: ClusterView, index: int, now_ms: int, phis: Mapping[str, float]
         (count(row.hints_for_it), "warn" if row.hints_for_it else "plain"),
         rate(row.point.ops_s), (spark(past, SPARK), "one"), took(row.point.p99_ms),
         (rate(row.errors_s), "warn" if row.errors_s else "plain"), f"{row.seen_by}/{row.observers}",
-        "-" if phi is None else f"{phi:.1f}", span(told.uptime_ms) if told else "-",
+        "-" if row.phi is None else f"{row.phi:.1f}", span(told.uptime_ms) if told else "-",
         size(told.rss_bytes) if told else "-", size(told.disk_bytes) if told else "-",
         ("; ".join(filter(None, (fault, gone))) or "-", "warn" if fault or gone else "dim"),
     )  # fmt: skip
     order = (
         row.state, row.id, row.address, owns, told.keys if told else None, told.value_bytes if told else None,
         row.point.hints, row.hints_for_it, row.point.ops_s, row.point.ops_s, row.point.p99_ms, row.errors_s,
-        row.seen_by, phi, told.uptime_ms if told else None, told.rss_bytes if told else None,
+        row.seen_by, row.phi, told.uptime_ms if told else None, told.rss_bytes if told else None,
         told.disk_bytes if told else None, fault,
     )  # fmt: skip
     return table.Row(row.id, cells, order)
-
-
-def matrix_lines(view: ClusterView) -> list[Line]:
-    """A row an observer, a column a node: what it concludes of it."""
-    if not view.rows:
-        return [(("no node has been seen", "dim"),)]
-    wide = len(view.rows) <= WIDE_MATRIX
-    name = min(20, max(8, *(len(show(row.id)) for row in view.rows)))
-    if wide:
-        head: Line = ((f"{'observer':<{name}}  ", "head"), *((f"{show(r.id)[:9]:<10}", "head") for r in view.rows))
-    else:
-        head = ((f"{'observer':<{name}}    ", "head"), ("".join(letter(i) for i in range(len(view.rows))), "head"))
-    lines: list[Line] = [head]
-    for i, row in enumerate(view.rows):
-        mark = "" if wide else f"{letter(i)} "
-        label = (f"{show(row.id)[:name]:<{name}}  {mark}", "plain" if row.fresh else "dim")
-        if not row.fresh or row.report is None:
-            lines.append((label, ("? told nothing", "dim")))
-        else:
-            lines.append((label, *(_words(view, row) if wide else _letters(view, row))))
-    told = "state and phi, how surprising its silence is" if wide else "· up  S suspect  D down  ? not told"
-    return [*lines, ((told, "dim"),)]
-
-
-def _words(view: ClusterView, row: Row) -> Iterator[Cell]:
-    """`up 0.2` of each node."""
-    assert row.report is not None
-    peers = {p.node: p for p in row.report.peers}
-    for other in view.rows:
-        peer = peers.get(other.id)
-        if peer is None:
-            yield ("-         " if row.id == other.id else "?         ", "dim")
-        else:
-            yield (f"{f'{peer.state} {peer.phi:.1f}':<10.10}", WORDS.get(peer.state, "dim"))
-
-
-def _letters(view: ClusterView, row: Row) -> Iterator[Cell]:
-    """A letter of each node; neighbours of one tone at once, for there are ten thousand of them."""
-    assert row.report is not None
-    marks: dict[str, str] = {p.node: LETTERS.get(p.state, "?") for p in row.report.peers}
-    marks[row.id] = "-"
-    line = "".join(marks.get(other.id, "?") for other in view.rows)
-    for mark, alike in groupby(line):
-        yield ("".join(alike), LETTER_TONES.get(mark, "dim"))

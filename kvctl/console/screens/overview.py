@@ -5,8 +5,7 @@ Promises: the answer is the first line of the body, at any size. Never: a troubl
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from textwrap import wrap
 from typing import ClassVar
 
@@ -16,11 +15,12 @@ from textual.widget import Widget
 
 from kvctl.console import cells
 from kvctl.console.actions import Action
-from kvctl.console.figures import clock, count, rate, size, took
+from kvctl.console.figures import count, rate, size, took
 from kvctl.console.keymap import Key, bindings
 from kvctl.console.page import Page
 from kvctl.console.screens.node import NodePage
 from kvctl.console.status import TONES
+from kvctl.console.telling import event_lines
 from kvctl.console.troubles import CRITICAL, DEGRADED, Trouble, Verdict, troubles_of, verdict_of
 from kvctl.console.view import ClusterView, Row
 from kvctl.console.widgets import table
@@ -30,12 +30,10 @@ from kvctl.console.widgets.plot import Plot, Series, picture_of
 from kvctl.console.widgets.table import Column, KeyTable
 from kvctl.console.widgets.tones import Cell, Line
 from kvctl.output import show
-from kvnode.protocol.messages import Event
 
 PLOT_MS = 60_000
-ALIKE_MS = 5_000
-"""Events that differ in numbers only, within this time, are shown as one."""
-NUMBER = re.compile(r"\d+(\.\d+)?")
+MIDDLE = {"-wide": (8, 10), "-narrow": (5, 8)}
+"""Lines of the nodes and the plot, at least and at most."""
 NODE_COLUMNS = (
     Column("ST"), Column("NODE", most=16), Column("OPS/S", right=True, rank=1), Column("P99", right=True),
     Column("HINTS", right=True), Column("SEEN", right=True), Column("KEYS", right=True, rank=3),
@@ -83,14 +81,18 @@ class Overview(Page):
         """All of it."""
         wide = self.size.width
         verdict = verdict_of(view)
-        self.query_one("#verdict", Text).show(verdict_lines(verdict, wide))
+        answer = verdict_lines(verdict, wide)
+        self.query_one("#verdict", Text).show(answer)
+        self.query_one("#verdict").styles.height = len(answer)
+        least, most = MIDDLE["-wide" if self.has_class("-wide") else "-narrow"]
+        self.query_one("#middle").styles.height = min(max(least, len(view.rows) + 3), most)
         self.query_one("#strip", Text).show(strip_lines(view, self.query_one("#strip").size.width))
         self.query_one("#nodes", KeyTable).show([node_row(row) for row in view.rows])
         troubles = troubles_of(view, now_ms)
         self._commands = {t.key: t.command for t in troubles}
         self.query_one("#troubles", KeyTable).show([trouble_row(t) for t in troubles])
-        room = self.query_one("#events").size.height
-        self.query_one("#events", Text).show(event_lines(self.board.happened(), max(1, room)))
+        room, names = self.query_one("#events").size.height, {row.id for row in view.rows}
+        self.query_one("#events", Text).show(event_lines(self.board.happened(), max(1, room), names))
         plot = self.query_one("#plot", Plot)
         if wide >= 110:
             points = [p for p in view.points if p.at_ms >= view.at_ms - PLOT_MS]
@@ -168,10 +170,15 @@ def state_cell(row: Row) -> Cell:
     return (row.state[0].upper() + "N", {"up": "good", "suspect": "warn"}.get(row.state, "bad"))
 
 
+def fault_text(row: Row) -> str:
+    """What is broken on purpose on this node: what first, for there may be no room for more."""
+    return ", ".join(f"{f.kind} {f.id}" for f in row.faults)
+
+
 def node_row(row: Row) -> table.Row:
     """A node in a line."""
     report = row.report if row.fresh else None
-    fault = " ".join(f"{f.id} {f.kind}" for f in row.faults[:2])
+    fault = fault_text(row)
     keys = report.keys if report is not None else None
     load = report.value_bytes if report is not None else None
     return table.Row(
@@ -198,32 +205,3 @@ def verdict_lines(verdict: Verdict, width: int) -> list[Line]:
     told = wrap(verdict.text, max(10, width - len(head) - 1))
     first: Line = ((head, TONES[verdict.level]), told[0] if told else "")
     return [first, *((" " * len(head), line) for line in told[1:])]
-
-
-def event_lines(events: Sequence[Event], room: int) -> list[Line]:
-    """The newest, the last one below; what several nodes tell of one thing, or one tells many times, is one."""
-    merged: dict[tuple[str, str], list[Event]] = {}
-    for event in reversed(events):
-        like = (event.kind, NUMBER.sub("#", event.text))
-        if like in merged and merged[like][0].wall_ms - event.wall_ms < ALIKE_MS:
-            merged[like].append(event)
-        elif len(merged) == room:
-            break
-        else:
-            merged.setdefault(like, [event])
-    return [event_line(alike[0], [e.node for e in alike]) for alike in reversed(merged.values())]
-
-
-EVENT_TONES = {"liveness": "warn", "suspect": "warn", "fault": "bad", "avoided": "dim", "heard": "dim"}
-
-
-def event_line(event: Event, nodes: Sequence[str]) -> Line:
-    """`14:03:20 liveness n3: up -> suspect  (n1 n2)`."""
-    named = ",".join(sorted(dict.fromkeys(nodes))) + (f" x{len(nodes)}" if len(nodes) > 1 else "")
-    kind = EVENT_TONES.get(event.kind, "accent")
-    return (
-        (f"{clock(event.wall_ms)} ", "dim"),
-        (f"{event.kind:<9.9} ", kind),
-        f"{event.text}",
-        (f"  {named}", "dim"),
-    )

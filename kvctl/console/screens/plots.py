@@ -71,7 +71,8 @@ class Plots(Page):
             series = tuple(Series(label, tone, tuple(map(get, points))) for label, tone, get in figures)
             plot = self.query_one(f"#{name}", Plot)
             plot.show(picture_of(times, series, view.windows, until - span_ms, log=log))
-            plot.border_subtitle = "" if self._back == 0 else f"until {round(self._back * span_ms / 1000)}s ago"
+            told = plot.named()
+            plot.border_subtitle = told if self._back == 0 else f"until {round(self._back * span_ms / 1000)}s ago"
 
     def action_zoom(self, by: int) -> None:
         """Shorter or longer."""

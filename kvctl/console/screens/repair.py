@@ -17,6 +17,7 @@ from kvctl.console.figures import count, rate, size, span
 from kvctl.console.keymap import Key, bindings
 from kvctl.console.page import Page
 from kvctl.console.screens.partition import PartitionPage
+from kvctl.console.telling import event_lines
 from kvctl.console.view import ClusterView, Row
 from kvctl.console.widgets import table
 from kvctl.console.widgets.pane import Text
@@ -25,10 +26,11 @@ from kvctl.output import show
 from kvctl.render_repair import repair_word
 from kvnode.protocol.messages import ExchangeView
 
+KINDS = ("repair", "recovered", "votes")
 STEPS = ("root", "branches", "leaves", "keys", "records")
 NODE_COLUMNS = (
     Column("NODE", most=20), Column("REPAIR"), Column("WAITING", right=True), Column("EXCHANGES", right=True),
-    Column("NODES COMPARED", right=True, rank=4), Column("KEYS COMPARED", right=True, rank=3),
+    Column("TREE NODES", right=True, rank=4), Column("KEYS", right=True, rank=3),
     Column("REPAIRED", right=True), Column("SENT", right=True, rank=1), Column("OLDEST", right=True),
     Column("MISSED", right=True), Column("FAILED", right=True, rank=2), Column("RECOVERING", right=True),
 )  # fmt: skip
@@ -59,11 +61,13 @@ class Repair(Page):
         yield KeyTable(
             WALK_COLUMNS, id="walks", empty="no exchange is under way: owners compare roots all the time, briefly"
         )
+        yield Text(id="repaired", classes="frame")
 
     def on_mount(self) -> None:
         """Titles."""
         self.query_one("#by-node").border_title = "By node"
         self.query_one("#walks").border_title = "Trees being walked"
+        self.query_one("#repaired").border_title = "Lately"
         super().on_mount()
 
     def show(self, view: ClusterView, now_ms: int) -> None:
@@ -79,8 +83,16 @@ class Repair(Page):
         self.query_one("#sum", Text).show([(
             f" {len(walking)} exchanges under way  ", f"{waiting:,} waiting  ",
             f"{rate(view.point.repaired_s)} keys repaired/s  ",
-            (f"{missed} copies known to have missed a write", "warn" if missed else "dim"),
+            (f"{missed} copies missed a write", "warn" if missed else "dim"),
         )])  # fmt: skip
+        # Each list has the lines it has use for; walks are brief, so what they found has the rest.
+        self.query_one("#by-node").styles.height = min(len(view.rows) + 3, max(5, self.size.height // 2 - 4))
+        self.query_one("#walks").styles.height = min(len(walking) + 3, max(4, self.size.height // 3))
+        lately = self.query_one("#repaired", Text)
+        happened = [event for event in self.board.happened() if event.kind in KINDS]
+        lately.show(
+            event_lines(happened, max(1, lately.size.height)) or [(("no exchange has found a thing", "dim"),)]
+        )
 
     def on_key_table_opened(self, event: KeyTable.Opened) -> None:
         """A walk: its partition."""

@@ -55,7 +55,7 @@ class RingScreen(Page):
             short = view.ring.q - view.reach.served
             told = f"{view.ring.q} partitions  {short} without quorum  {edge(view):.0%} at the edge"
             grid.border_subtitle = told + (f"  </{self._only}>" if self._only else "")
-        self.query_one("#about", Text).show(about_lines(view, grid.cursor, self.size.width - 4))
+        self.query_one("#about", Text).show(about_lines(view, grid.cursor, self.size.width - 4, roomy=grid.roomy))
 
     def on_cells_moved(self) -> None:
         """Another cell: another story."""
@@ -89,18 +89,18 @@ def cell_of(view: ClusterView, partition: int, only: str = "") -> PartitionCell:
     """`A3`, `B2·`, `C1!`; `A?` where nothing can be seen."""
     assert view.ring is not None
     owners = view.ring.owners[partition]
-    first = cells.letter(owners[0])
+    letters = "".join(map(cells.letter, owners))
     if not view.reach.live:
-        return PartitionCell(f"{first}?", "dim")
+        return PartitionCell(letters, "?", "dim")
     have, need = view.reach.live[partition], view.reach.need[partition]
     mark = "!" if have < need else "·" if have == need else ""
     kind = cells.tone(have, need, len(owners))
     if only and not any(only in view.ring.members[o].id for o in owners):
-        return PartitionCell("  ", "dim")
-    return PartitionCell(f"{first}{min(have, 9)}{mark}", kind)
+        return PartitionCell("", "", "dim")
+    return PartitionCell(letters, f"{min(have, 9)}{mark}", kind)
 
 
-def about_lines(view: ClusterView, partition: int, width: int) -> list[Line]:
+def about_lines(view: ClusterView, partition: int, width: int, *, roomy: bool = False) -> list[Line]:
     """The partition under the cursor in two lines, and the legend."""
     if view.ring is None:
         return [(("the ring is not known yet", "dim"),)]
@@ -125,5 +125,6 @@ def about_lines(view: ClusterView, partition: int, width: int) -> list[Line]:
         word = "NO QUORUM" if left < 0 else "one failure from losing quorum" if left == 0 else f"may lose {left}"
         margin = [f"{have} of {len(ring.owners[partition])} live, a quorum is {need}: ",
                   (word, cells.tone(have, need, len(ring.owners[partition])))]  # fmt: skip
-    marks: Line = (("A3 owner A, 3 live   A2· at the edge   A1! no quorum   ", "dim"),)
+    who = "ABC3 owners A, B and C, 3 live" if roomy else "A3 first owner A, 3 live"
+    marks: Line = ((f"{who}   2· at the edge   1! no quorum", "dim"),)
     return [tuple(head), tuple(margin), cells.legend(view, width), marks]

@@ -56,8 +56,8 @@ class Confirm(ModalScreen[bool]):
                 yield said(f"Type {self.word} to do it:", "ask")
                 yield Input(id="word", placeholder=clean(self.word), compact=True)
             with Horizontal(id="buttons"):
-                yield Button("Cancel", id="cancel")
-                yield Button("Do it", id="do", variant="error", disabled=bool(self.word))
+                yield Button("Cancel", id="cancel", compact=True)
+                yield Button("Do it", id="do", compact=True, disabled=bool(self.word))
 
     def on_mount(self) -> None:
         """Cancel is what enter does."""
@@ -102,7 +102,7 @@ class Show(ModalScreen[None]):
         self.query_one("#dialog").border_subtitle = "esc"
         pane = self.query_one(Pane)
         pane.show(self._lines)
-        pane.styles.height = min(len(self._lines) + 1, max(4, self.app.size.height - 8))
+        pane.styles.height = min(len(self._lines), max(4, self.app.size.height - 4))
         pane.focus()
 
     def action_close(self) -> None:
@@ -129,11 +129,13 @@ class Form(ModalScreen["dict[str, str] | None"]):
         with Vertical(id="dialog"):
             with VerticalScroll(can_focus=False):
                 for name, value, about in self._fields:
-                    yield Label(Content(clean(f"{name}  ")).append(Content.styled(clean(about), "$text-muted")))
-                    yield Field(value, id=f"field-{name}", compact=True)
+                    with Horizontal(classes="field"):
+                        yield Label(Content(clean(f"{name}:")))
+                        yield Field(value, id=f"field-{name}", compact=True)
+                    yield said(about, "about")
             with Horizontal(id="buttons"):
-                yield Button("Cancel", id="cancel")
-                yield Button(self._action, id="do", variant="primary")
+                yield Button("Cancel", id="cancel", compact=True)
+                yield Button(self._action, id="do", compact=True)
 
     def on_mount(self) -> None:
         """The first field is where one begins."""

@@ -3,7 +3,8 @@
 Promises: the cursor stays on its partition through every refresh; the mark says what the tone says.
 Never: draws what is not in sight.
 
-    A3   first owner A, 3 of its owners live        B2·  one failure from losing quorum        C1!  no quorum
+    A3    first owner A, 3 of its owners live       B2·  one failure from losing quorum        C1!  no quorum
+    ABC3  all its owners, where there is room
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ GRID_KEYS = (
     Key("cell_last", "end,G", "to(-1)", "Last", "the last partition"),
     Key("open", "enter", "open", "Open", "look at the partition under the cursor", True),
 )
-CELL = 4
+STATE = 2
+"""Cells of a state, `2·`."""
+LABEL = 6
+"""Cells of the number before a row."""
 
 
 class PartitionCell(Struct, frozen=True, gc=False):
     """One partition."""
 
-    text: str
+    owners: str
+    """A letter each; the first is shown where there is no room for all."""
+    state: str
     tone: str
 
 
@@ -63,6 +69,7 @@ class Cells(Toned, ScrollView, can_focus=True):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._cells: tuple[PartitionCell, ...] = ()
+        self._letters = 1
         self.cursor = 0
         """The partition under the cursor."""
 
@@ -76,11 +83,23 @@ class Cells(Toned, ScrollView, can_focus=True):
 
     @property
     def across(self) -> int:
-        """Cells in a row: eights, where there is room for one."""
-        room = max(1, (self.scrollable_content_region.width - 6) // CELL)
+        """Partitions in a row."""
+        return self._across_with(self._letters)
+
+    def _across_with(self, letters: int) -> int:
+        """...with so many letters each: eights, where there is room for one."""
+        room = max(1, (self.scrollable_content_region.width - LABEL) // (letters + STATE + 1))
         return room // 8 * 8 if room >= 8 else room
 
+    @property
+    def roomy(self) -> bool:
+        """Whether all owners of each are shown."""
+        return self._letters > 1
+
     def _measure(self) -> None:
+        most = max((len(cell.owners) for cell in self._cells), default=1)
+        rows = -(-len(self._cells) // self._across_with(most))
+        self._letters = most if rows <= self.scrollable_content_region.height else 1
         self.virtual_size = Size(self.size.width, -(-len(self._cells) // self.across))
 
     def on_resize(self) -> None:
@@ -92,11 +111,12 @@ class Cells(Toned, ScrollView, can_focus=True):
         first = (y + round(self.scroll_offset.y)) * across
         if first >= len(self._cells):
             return Strip.blank(width)
-        parts = [Segment(fit(str(first), 5, right=True) + " ", self.tone("dim"))]
+        parts = [Segment(fit(str(first), LABEL - 1, right=True) + " ", self.tone("dim"))]
+        size = self._letters + STATE
         for at in range(first, min(first + across, len(self._cells))):
             cell = self._cells[at]
             style = self.tone(cell.tone)
-            text = fit(cell.text, CELL - 1)
+            text = fit(cell.owners[: self._letters] + cell.state, size)
             if at == self.cursor:
                 style = style + self.tone("cursor" if self.has_focus else "blur")
                 parts += [Segment(text, style), Segment("◂", self.tone("accent"))]
@@ -133,9 +153,10 @@ class Cells(Toned, ScrollView, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         """Go there; twice opens it."""
         place = event.get_content_offset(self)
-        if place is None or place.x < 6:
+        if place is None or place.x < LABEL:
             return
-        at = (place.y + round(self.scroll_offset.y)) * self.across + (place.x - 6) // CELL
+        column = (place.x - LABEL) // (self._letters + STATE + 1)
+        at = (place.y + round(self.scroll_offset.y)) * self.across + min(column, self.across - 1)
         if 0 <= at < len(self._cells):
             again = at == self.cursor and event.chain > 1
             self.action_to(at)

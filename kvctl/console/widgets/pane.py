@@ -1,11 +1,12 @@
 """Lines of text with tones, scrolled when there are more than fit.
 
-Promises: shows the lines it was given, no wider than it is. Never: wraps.
+Promises: shows the lines it was given, no wider than it is; of lines that are made as they are needed, only
+those in sight are made. Never: wraps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -41,6 +42,21 @@ class Text(Toned):
         return self.strip(self._lines[y], width) if y < len(self._lines) else Strip.blank(width)
 
 
+class Made(Sequence[Line]):
+    """Lines that are made when they are looked at: ten thousand cells cost what the ones in sight cost."""
+
+    def __init__(self, count: int, make: Callable[[int], Line]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: int) -> Line:  # type: ignore[override]
+        if not 0 <= at < self._count:
+            raise IndexError(at)
+        return self._make(at)
+
+
 class Pane(Toned, ScrollView, can_focus=True):
     """Lines that scroll."""
 
@@ -48,13 +64,13 @@ class Pane(Toned, ScrollView, can_focus=True):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._lines: tuple[Line, ...] = ()
+        self._lines: Sequence[Line] = ()
         self.following = False
         """Whether the last line is kept in sight."""
 
     def show(self, lines: Sequence[Line]) -> None:
         """These are the lines now; the scroll stays, or follows the end."""
-        given = tuple(tuple(line) for line in lines)
+        given = lines if isinstance(lines, Made) else tuple(tuple(line) for line in lines)
         if given == self._lines:
             return
         self._lines = given
@@ -62,6 +78,11 @@ class Pane(Toned, ScrollView, can_focus=True):
         if self.following:
             self.scroll_end(animate=False)
         self.refresh()
+
+    @property
+    def room(self) -> int:
+        """Cells a line has."""
+        return self.scrollable_content_region.width
 
     @property
     def text(self) -> str:
@@ -82,6 +103,6 @@ class Pane(Toned, ScrollView, can_focus=True):
 
     def _line_at(self, y: int) -> Strip:
         """One line of what is in sight."""
-        width = self.scrollable_content_region.width
+        width = self.room
         at = y + round(self.scroll_offset.y)
         return self.strip(self._lines[at], width) if at < len(self._lines) else Strip.blank(width)

@@ -21,6 +21,8 @@ DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille cell, by row and column."""
 FAULT_ROWS_MAX = 3
 SHORT_MS = 30_000
+BESIDE_MIN = 40
+"""Cells that a plot must have for names beside its lines."""
 
 
 class Series(Struct, frozen=True):
@@ -60,6 +62,10 @@ class Plot(Toned):
             self._picture, self._for = picture, (0, 0)
             self.refresh()
 
+    def named(self) -> str:
+        """The names and newest values, where there is no room for them beside the lines."""
+        return "" if self.size.width >= BESIDE_MIN else "  ".join(text for text, _ in self._labels())
+
     def render_line(self, y: int) -> Strip:
         """One line, painted."""
         return self.painted(self._line_at(y))
@@ -79,10 +85,12 @@ class Plot(Toned):
     def _draw(self, width: int, height: int) -> Iterator[list[Segment]]:
         picture = self._picture
         margin = max((len(name) for name, _ in self._labels()), default=0) + 1
-        margin = margin if width >= 40 and margin > 1 else 0
+        margin = margin if width >= BESIDE_MIN and margin > 1 else 0
         across = width - AXIS - 1 - margin
-        shown = [w for w in picture.windows if self._reaches(w)][-FAULT_ROWS_MAX:]
-        marks = shown if height >= 12 else shown[-1:] if height >= 5 else []
+        shown = [w for w in picture.windows if self._reaches(w)]
+        marks = (
+            [[w] for w in shown[-FAULT_ROWS_MAX:]] if height >= 12 else [shown] if height >= 5 and shown else []
+        )
         rows = height - 1 - len(marks)
         if across < 8 or rows < 1:
             return
@@ -95,8 +103,8 @@ class Plot(Toned):
         names = self._names(rows, low, top) if margin else {}
         for y in range(rows):
             yield [*self._axis(y, rows, low, top), *self._cells(grid[y], tones[y], shaded), *names.get(y, ())]
-        for window in marks:
-            yield self._mark(window, across)
+        for windows in marks:
+            yield self._mark(windows, across)
         yield self._times(across)
 
     # ---- scales ----------------------------------------------------------------------------
@@ -191,17 +199,30 @@ class Plot(Toned):
             parts.append(Segment(char, style + behind if shade else style))
         return list(Segment.simplify(parts))
 
-    def _mark(self, window: Window, across: int) -> list[Segment]:
-        first, last = self._ends(window, across)
-        text = clean(f"{window.kind} {window.target} ")
-        if len(text) < last - first:
-            text += "━" * (last - first - len(text))
+    def _mark(self, windows: Sequence[Window], across: int) -> list[Segment]:
+        """A bar from the beginning to the end of each, and its name where there is room, beside it or on it."""
+        line = [" "] * across
+        ends = [self._ends(window, across) for window in windows]
+        for first, last in ends:
+            line[first:last] = "━" * (last - first)
+        if len(windows) > 1:
+            for window, (first, _), until in zip(
+                windows, ends, [*(e[0] for e in ends[1:]), across + 1], strict=True
+            ):
+                size = min(len(window.kind), until - first - 1)
+                line[first : first + size] = (
+                    fit(clean(window.kind), size) if size > 3 else line[first : first + size]
+                )
         else:
-            first = max(0, min(first, across - len(text)))
+            ((first, last),) = ends
+            text = clean(f"{windows[0].kind} {windows[0].target}")
+            right, left = max(0, across - last - 1), max(0, first - 1)
+            size = min(len(text), max(right, left) if right < len(text) else right)
+            at = last + 1 if right >= size else first - 1 - size
+            line[at : at + size] = fit(text, size)
         return [
             Segment(fit("fault", AXIS - 1, right=True) + "  ", self.tone(DIM)),
-            Segment(" " * first),
-            Segment(fit(text, min(len(text), across - first)), self.tone("warn")),
+            Segment("".join(line), self.tone("warn")),
         ]
 
     def _times(self, across: int) -> list[Segment]:

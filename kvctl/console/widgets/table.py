@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from msgspec import Struct
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -26,7 +25,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kvctl.console.keymap import TABLE_KEYS, bindings
-from kvctl.console.widgets.tones import Cell, Toned, clean, fit, text_of, tone_of
+from kvctl.console.widgets.tones import Cell, Toned, clean, fit, text_of, tone_of, width_of
 
 MARK, GAP = "▸", 2
 NO_ROW = -1
@@ -243,10 +242,11 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         index = min(max(index, 0), len(self._rows) - 1)
         if index == self._index:
             return
-        self._index = index
+        before, self._index = self._index, index
         self._key = self.cursor_key
         self._in_sight()
-        self.refresh()
+        for row in (before, index):
+            self.refresh_line(1 + row)
         self.post_message(self.Moved(self, self._key))
 
     def _in_sight(self) -> None:
@@ -270,10 +270,10 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         if self._widths:
             return self._widths
         room = max(0, self.scrollable_content_region.width - 2)
-        wide = [cell_len(column.title) for column in self._columns]
-        for row in self._rows:
-            for i, cell in enumerate(row.cells):
-                wide[i] = max(wide[i], cell_len(text_of(cell)))
+        titles = [len(column.title) for column in self._columns]
+        columns = list(zip(*(row.cells for row in self._rows), strict=True)) or [()] * len(titles)
+        wide = [max((width_of(text_of(c)) for c in column), default=0) for column in columns]
+        wide = [max(both) for both in zip(wide, titles, strict=True)]
         wide = [min(w, c.most) if not c.flex else w for w, c in zip(wide, self._columns, strict=True)]
         shown = set(range(len(wide)))
 
@@ -299,14 +299,14 @@ class KeyTable(Toned, ScrollView, can_focus=True):
     def _line_at(self, y: int) -> Strip:
         """A line of what is in sight."""
         width = self.scrollable_content_region.width
+        if y == 0 and not self._rows:
+            empty = self._empty if not self.filter_text else f"nothing is found by /{self.filter_text}"
+            return self.strip(("  ", (empty, "dim")), width)
         if y == 0:
             titles = [(c.title, "head") for c in self._columns]
             return self._line("  ", titles, None, width)
         index = y - 1 + round(self.scroll_offset.y)
         if index >= len(self._rows):
-            if not self._rows and y == 1:
-                empty = self._empty if not self.filter_text else f"nothing is found by /{self.filter_text}"
-                return self.strip(("  ", (empty, "dim")), width)
             return Strip.blank(width)
         under = index == self._index
         cursor = self.tone("cursor" if self.has_focus else "blur") if under else None

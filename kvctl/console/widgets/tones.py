@@ -35,7 +35,17 @@ def clean(text: str) -> str:
     """Text as it may be drawn: on one line, harmless, and not too long to measure."""
     if len(text) > TEXT_CHARS_MAX:
         text = text[:TEXT_CHARS_MAX] + CUT
-    return escape(text)
+    return text if plain(text) else escape(text)
+
+
+def plain(text: str) -> bool:
+    """Whether every character is one cell, and harmless: so of almost all text there is, and soon told."""
+    return text.isascii() and text.isprintable()
+
+
+def width_of(text: str) -> int:
+    """Cells of a text that is clean."""
+    return len(text) if plain(text) else cell_len(text)
 
 
 def text_of(cell: Cell) -> str:
@@ -52,7 +62,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     """Exactly `width` cells: cut with a sign of it, or padded."""
     if width <= 0:
         return ""
-    size = cell_len(text)
+    size = width_of(text)
     if size > width:
         return set_cell_size(text, width - 1) + CUT
     return " " * (width - size) + text if right else text + " " * (width - size)
