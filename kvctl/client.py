@@ -26,7 +26,7 @@ from kvctl.model import Item, Written
 from kvctl.requests import Count, GetOptions, Key, PutOptions
 from kvctl.session import Call, Outcome, Session
 from kvnode.protocol import messages as m
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId
 
 if TYPE_CHECKING:
@@ -249,14 +249,18 @@ class Client:
         return self._ask(m.Status(self._rid(), requests.milliseconds(timeout), roots), m.ClusterReport)
 
     def ask_each(
-        self, make: Make, nodes: Iterable[str] | None = None, timeout: float = EACH_S
+        self,
+        make: Make,
+        nodes: Iterable[str] | None = None,
+        timeout: float = EACH_S,
+        outside: Iterable[Member] = (),
     ) -> dict[NodeId, Outcome]:
-        """Ask these members (all), each one directly and itself only. What came of it, by node."""
+        """Ask these members (all), and nodes outside, each directly and itself only. What came of it, by node."""
         wanted = None if nodes is None else set(nodes)
         deadline = time.monotonic() + timeout
         calls = {
             member.id: Call(make(self._rid(), member.id), deadline, pinned=member.address)
-            for member in self.ring().members
+            for member in (*self.ring().members, *outside)
             if wanted is None or member.id in wanted
         }
         for call in calls.values():

@@ -224,11 +224,27 @@ def progress(told: ClusterReport) -> Progress:
     return Progress(
         partitions=len(told.ring.moves),
         bytes_left=round(sum(left.values())) if left or not told.ring.moves else None,
-        bytes_per_s=sum(view.bytes_per_s for view in views.values()),
+        bytes_per_s=sum(rates.values()),
         left_ms=round(max(1000 * left[node] / rates[node] for node in left)) if told_all else None,
-        waiting={node: view.waiting for node, view in views.items() if view.waiting},
+        waiting={node: view.waiting for node, view in views.items() if view.waiting} | _gone_takers(told),
         dropping=sum(view.dropping for view in views.values()),
     )
+
+
+def _gone_takers(told: ClusterReport) -> dict[NodeId, str]:
+    """Those that are to receive something, and do not: nothing of theirs moves until they are back."""
+    ring = told.ring
+    silent = {
+        member.id: DOWN if state == DOWN else "silent"
+        for member, state, report in zip(ring.members, states(told), told.reports, strict=True)
+        if report is None
+    }
+    takers = {step.gained for step in map(ring.step, ring.moves)}
+    return {
+        node: f"it is {state}, and is to receive them: kvctl node logs {node}, kvctl node start {node}"
+        for node, state in silent.items()
+        if node in takers
+    }
 
 
 def _bytes_left(told: ClusterReport, view: MovesView) -> float:

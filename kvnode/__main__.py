@@ -24,7 +24,7 @@ from kvnode.shell.engines import ENGINES, open_engine
 from kvnode.shell.joining import ask_for_ring, may_stand_outside
 from kvnode.shell.log import node_log
 from kvnode.shell.serve import CannotServe, Labels, serve
-from kvnode.shell.store import DURABILITIES, StoreFailed
+from kvnode.shell.store import DURABILITIES, Engine, StoreFailed
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -92,6 +92,7 @@ def run(
     except StoreFailed as failed:
         give_up(log, str(failed))
     try:
+        same_cluster(store, cluster)
         failure = serve(
             NodeId(name), f"{host}:{port}", founding, store, settings, log, allow_faults=allow_faults,
             labels=labels,
@@ -102,6 +103,16 @@ def run(
         store.close()
     if failure:
         give_up(log, failure)
+
+
+def same_cluster(store: Engine, cluster: str) -> None:
+    """A directory says where it belongs, whatever the flags. Raises `CannotServe`."""
+    held = store.identity.ring
+    if cluster and held is not None and held.cluster != cluster:
+        raise CannotServe(
+            f"this data directory is of cluster {held.cluster!r}, not {cluster!r}: nodes do not change clusters. "
+            "Start with an empty directory"
+        )
 
 
 def give_up(log: logging.Logger, why: str) -> NoReturn:

@@ -234,6 +234,9 @@ def throttle(
     from kvnode.protocol.messages import ThrottleMoves
 
     per_s = byte_rate(rate)
-    result = obeyed(ctl.client().ask_each(lambda rid, _: ThrottleMoves(rid, per_s), None, ctl.timeout_s))
+    client = ctl.client()
+    # Those that wait outside too: it is who joins that receives.
+    outside = [one.member for one in client.status().outside]
+    result = obeyed(client.ask_each(lambda rid, _: ThrottleMoves(rid, per_s), None, ctl.timeout_s, outside))
     ctl.show(obeyed_view("cluster.throttle", result, "bytes_per_s", bytes_per_s=per_s))
     _raise(result.problem("the throttle", "kvctl status"))

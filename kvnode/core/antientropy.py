@@ -2,8 +2,8 @@
 
 Promises: what either side held when an exchange began, both hold durably when it is done; the cost
 follows the difference, not the data; bounded: one message of each exchange is under way at a time.
-Never: reads matching data; keeps a half-done exchange from being begun again; takes in what this node does
-not hold a place for; merges a register: of one that differs it tells `regrepair.py`, and ends as if it did not.
+Never: reads matching data; keeps a half-done exchange from being begun again; merges a register: of one
+that differs it tells `regrepair.py`, and ends as if it did not.
 Input: TreeCompared, KeysCompared, ReplicaWritten, lost peers, ticks. The other side: `answering.py`.
 
     root      CompareTree ─► TreeCompared: equal, the exchange is done
@@ -227,8 +227,6 @@ class AntiEntropy:
         if local.routes.partition(row.key) != exchange.partition:
             local.ignore("exchange_row")
             return None
-        if not local.routes.holds(exchange.partition):
-            return None  # a copy that is left over: it gives what only it has, and takes nothing
         try:
             merged = self._outbox.merge(row.key, row.record)
         except msgspec.MsgspecError:

@@ -72,6 +72,8 @@ class Steward:
         self._first_ready: Millis = 0
         self._planned: tuple[Ring, tuple[Change, ...], Plan] | None = None
         self._next: Millis = 0
+        self._absent: frozenset[NodeId] = frozenset()
+        """Those that are to receive something and are down, as it was told last."""
         self.word: Callable[[NodeId], Word] = lambda _: Word(0, 0, up=False, down=False)
         """What a member said of itself last, this one too."""
         self.force: Callable[[Ring], None] = lambda _: None
@@ -210,6 +212,8 @@ class Steward:
         """Another ring is held: what was ready for the last one, is not by that for this one."""
         since = self._local.routes.since
         self._ready = {where: epoch for where, epoch in self._ready.items() if since[where[0]] == epoch}
+        if not self._local.routes.pending:
+            self._absent = frozenset()
 
     @property
     def timed(self) -> bool:
@@ -222,7 +226,10 @@ class Steward:
         if now < self._next or not self.timed:
             return
         self._next = now + LOOK_MS
-        if self._decree.busy or not self._local.routes.is_member or not self.is_steward():
+        if not self._local.routes.is_member or not self.is_steward():
+            return
+        self._tell_absent()
+        if self._decree.busy:
             return
         ring = self._local.routes.ring
         flips = self._flips()
@@ -233,6 +240,18 @@ class Steward:
             if gone:
                 self._local.event("leave", f"{', '.join(gone)} owns nothing and keeps nothing: it goes")
                 self._decree.propose(departed(ring, gone), DECIDE_MS, self._decided)
+
+    def _tell_absent(self) -> None:
+        """Say whom transfers wait for, once; and once it is over."""
+        routes = self._local.routes
+        takers = [taker for p in routes.pending for taker in routes.takers(p)]
+        absent = frozenset(taker for taker in takers if self.word(taker).down)
+        for node in sorted(absent - self._absent):
+            text = f"{takers.count(node)} partitions wait for {node}, which is to own them next and is down"
+            self._local.event("moves", f"{text}: start it, or `cluster cancel`")
+        for node in sorted(self._absent - absent):
+            self._local.event("moves", f"{node} is waited for no more")
+        self._absent = absent
 
     @property
     def _gather_ms(self) -> int:

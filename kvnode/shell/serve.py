@@ -117,7 +117,10 @@ def settle_ring(
     ring = held_ring(engine.fact(RING), engine.identity.ring)
     member = ring.member(me)
     if member is not None and member.address != address:
-        raise CannotServe(f"the ring says {me} is at {member.address}, --listen says {address}")
+        raise CannotServe(
+            f"the ring says {me} is at {member.address}, --listen says {address}: a member does not move. "
+            "Listen there, or have an empty node under another name take its place (cluster replace)"
+        )
     if member is None and any(former.id == me for former in ring.removed):
         raise CannotServe(
             f"{me} was removed from cluster {ring.cluster}: its data is not served, and its name never returns. "
