@@ -58,7 +58,7 @@ LAST_LINES = 200
 
 
 def settle() -> None:
-    """What is there once the first screen stands will be there to the end: the collector need not look at it again.
+    """What stands with the first screen will stand to the end: the collector need not look at it again.
 
     It stopped everything for 110 ms now and then, in the middle of a key.
     """

@@ -6,11 +6,10 @@ as there are letters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from string import ascii_lowercase, ascii_uppercase, digits
 
 from kvctl.console.view import ClusterView
-from kvctl.console.widgets.tones import Cell, Line
+from kvctl.console.widgets.tones import Cell, Line, joined
 
 LETTERS = ascii_uppercase + ascii_lowercase + digits
 OTHER = "·"
@@ -83,15 +82,3 @@ def legend(view: ClusterView, width: int) -> Line:
         used += len(text)
         spans.append((text, "bad" if "down" in away else "warn" if away else "plain"))
     return tuple(spans)
-
-
-def joined(spans: Sequence[Cell]) -> Line:
-    """Neighbours of one tone as one."""
-    found: list[tuple[str, str]] = []
-    for span in spans:
-        text, kind = (span, "plain") if isinstance(span, str) else span
-        if found and found[-1][1] == kind:
-            found[-1] = (found[-1][0] + text, kind)
-        else:
-            found.append((text, kind))
-    return tuple(found)

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from msgspec import Struct
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import BindingType
 from textual.content import Content
@@ -25,7 +24,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kvctl.console.keymap import TABLE_KEYS, bindings
-from kvctl.console.widgets.tones import Cell, Toned, clean, fit, text_of, tone_of, width_of
+from kvctl.console.widgets.tones import Cell, Toned, clean, fit, joined, text_of, tone_of, widest
 
 MARK, GAP = "▸", 2
 NO_ROW = -1
@@ -97,6 +96,8 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         self.filter_text = ""
         self.title = ""
         self._widths: tuple[int, ...] = ()
+        self._drawn: dict[tuple[int, str], Strip] = {}
+        """Lines that were drawn, by row and how the cursor is on it."""
 
     # ---- what is shown ---------------------------------------------------------------------
 
@@ -147,6 +148,7 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         looked_at = top <= self._index < top + max(1, self.size.height - 1)
         self._rows = tuple(rows)
         self._widths = ()
+        self._drawn.clear()
         self._anchor()
         self.virtual_size = Size(self.size.width, len(rows) + 1)
         if looked_at:  # whoever has scrolled away from the cursor is left there
@@ -262,6 +264,7 @@ class KeyTable(Toned, ScrollView, can_focus=True):
     def on_resize(self) -> None:
         """Another width: other columns."""
         self._widths = ()
+        self._drawn.clear()
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
         self._in_sight()
 
@@ -272,8 +275,7 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         room = max(0, self.scrollable_content_region.width - 2)
         titles = [len(column.title) for column in self._columns]
         columns = list(zip(*(row.cells for row in self._rows), strict=True)) or [()] * len(titles)
-        wide = [max((width_of(text_of(c)) for c in column), default=0) for column in columns]
-        wide = [max(both) for both in zip(wide, titles, strict=True)]
+        wide = [max(both) for both in zip(map(widest, columns), titles, strict=True)]
         wide = [min(w, c.most) if not c.flex else w for w, c in zip(wide, self._columns, strict=True)]
         shown = set(range(len(wide)))
 
@@ -292,36 +294,42 @@ class KeyTable(Toned, ScrollView, can_focus=True):
         self._widths = tuple(min(wide[i], room) if i in shown else 0 for i in range(len(wide)))
         return self._widths
 
+    def notify_style_update(self) -> None:
+        """Another theme: drawn anew."""
+        super().notify_style_update()
+        self._drawn.clear()
+
     def render_line(self, y: int) -> Strip:
-        """One line, painted."""
-        return self.painted(self._line_at(y))
-
-    def _line_at(self, y: int) -> Strip:
-        """A line of what is in sight."""
+        """One line, painted: once for as long as its row is what it was, wherever it is scrolled to."""
         width = self.scrollable_content_region.width
-        if y == 0 and not self._rows:
-            empty = self._empty if not self.filter_text else f"nothing is found by /{self.filter_text}"
-            return self.strip(("  ", (empty, "dim")), width)
-        if y == 0:
-            titles = [(c.title, "head") for c in self._columns]
-            return self._line("  ", titles, None, width)
-        index = y - 1 + round(self.scroll_offset.y)
-        if index >= len(self._rows):
-            return Strip.blank(width)
-        under = index == self._index
-        cursor = self.tone("cursor" if self.has_focus else "blur") if under else None
-        return self._line(f"{MARK} " if under else "  ", self._rows[index].cells, cursor, width)
+        index = y - 1 + round(self.scroll_offset.y) if y else NO_ROW
+        if y and index >= len(self._rows):
+            return self.painted(Strip.blank(width))
+        under = "" if index != self._index or not y else "cursor" if self.has_focus else "blur"
+        drawn = self._drawn.get((index, under))
+        if drawn is None or drawn.cell_length != width:
+            drawn = self._drawn[index, under] = self.painted(self._line_at(index, under, width))
+        return drawn
 
-    def _line(self, mark: str, cells: Sequence[Cell], cursor: Style | None, width: int) -> Strip:
-        parts = [Segment(mark, self.tone("accent"))]
+    def _line_at(self, index: int, under: str, width: int) -> Strip:
+        """A row, or the titles."""
+        if index != NO_ROW:
+            return self._line(f"{MARK} " if under else "  ", self._rows[index].cells, under, width)
+        if self._rows:
+            return self._line("  ", [(c.title, "head") for c in self._columns], "", width)
+        empty = self._empty if not self.filter_text else f"nothing is found by /{self.filter_text}"
+        return self.strip(("  ", (empty, "dim")), width)
+
+    def _line(self, mark: str, cells: Sequence[Cell], under: str, width: int) -> Strip:
+        """Neighbours of one tone as one: the fewer pieces, the sooner it is on the screen."""
+        spans: list[Cell] = [(mark, "accent")]
         for column, size, cell in zip(self._columns, self._fitted(), cells, strict=True):
             if size:
-                text = fit(text_of(cell), size, right=column.right)
-                parts += [Segment(text, self.tone(tone_of(cell))), Segment(" " * GAP)]
-        strip = Strip(parts).adjust_cell_length(width)
-        if cursor is None:
+                spans.append((fit(text_of(cell), size, right=column.right) + " " * GAP, tone_of(cell)))
+        strip = Strip([Segment(text, self.tone(tone)) for text, tone in joined(spans)]).adjust_cell_length(width)
+        if not under:
             return strip
-        return Strip(Segment.apply_style(strip, post_style=cursor), strip.cell_length)
+        return Strip(Segment.apply_style(strip, post_style=self.tone(under)), strip.cell_length)
 
 
 def _order(row: Row, column: int) -> tuple[int, object]:

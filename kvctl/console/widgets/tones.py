@@ -53,9 +53,29 @@ def text_of(cell: Cell) -> str:
     return clean(cell if isinstance(cell, str) else cell[0])
 
 
+def widest(cells: Iterable[Cell]) -> int:
+    """Cells that the longest of these takes: at once, if all are plain."""
+    texts = [cell if isinstance(cell, str) else cell[0] for cell in cells]
+    if plain("".join(texts)):
+        return min(max(map(len, texts), default=0), TEXT_CHARS_MAX + 1)
+    return max(width_of(clean(text)) for text in texts)
+
+
 def tone_of(cell: Cell) -> str:
     """A cell's tone."""
     return PLAIN if isinstance(cell, str) else cell[1]
+
+
+def joined(spans: Sequence[Cell]) -> tuple[Span, ...]:
+    """Neighbours of one tone as one."""
+    found: list[Span] = []
+    for span in spans:
+        text, kind = (span, PLAIN) if isinstance(span, str) else span
+        if found and found[-1][1] == kind:
+            found[-1] = (found[-1][0] + text, kind)
+        else:
+            found.append((text, kind))
+    return tuple(found)
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
