@@ -25,7 +25,7 @@ from kvnode.protocol.messages import (
     StagedNow,
     Written,
 )
-from kvnode.protocol.ring import Ring
+from kvnode.protocol.ring import Ring, partition_of
 from kvnode.protocol.types import NodeId, Past, Record, Version
 from kvnode.sim.case import Reshape
 from kvnode.sim.check import Violation
@@ -125,7 +125,7 @@ class Watch:
         self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
         self._looked = self._asked = 0
         self._acked: dict[bytes, list[Call]] = {}
-        self._fine: dict[bytes, list[Held | None]] = {}
+        self._fine: dict[bytes, dict[tuple[NodeId, NodeId], Held]] = {}
         """What was held of a key at the last look: unless that or its acknowledgements change, it is well."""
         self._pasts: dict[bytes, dict[Dot, Past]] = {}
         """Of each version that was acknowledged or seen: a past that was pruned is told by those in between."""
@@ -133,6 +133,8 @@ class Watch:
         """Keys that someone asked to delete: once reaped, nothing is left of them, nor of what that covered."""
         self.found: list[Violation] = []
         self._rings: dict[int, Ring] = {}
+        self._coming: dict[int, NodeId] = {}
+        """Who is to own a partition next."""
         world.on_ring = self._on_ring
         world.timeline.after(tenths(WATCH_MS), self._each_second)
 
@@ -157,6 +159,8 @@ class Watch:
         """Every acknowledged write is on W nodes that have a place for it, or on those that stand in."""
         world = self._world
         calls = world.clients.calls
+        moves = world.ring.moves
+        self._coming = {m.partition: step.gained for m in moves if (step := world.ring.step(m)).gained}
         puts = (call.ask for call in calls[self._asked :] if isinstance(call.ask, Put))
         self._deleted.update(ask.key for ask in puts if ask.value is None or ask.ttl_ms)
         self._asked = len(calls)
@@ -172,34 +176,42 @@ class Watch:
             there = self._there(key)
             if self._fine.get(key) == there:
                 continue
-            if key in self._deleted and not any(there):
+            if key in self._deleted and not there:
                 continue  # reaped; an owner whose clock is ahead may do so early
             del acked[:-8]  # the others are covered by these, or beside them
             self._fine[key] = there
-            records = [held.record() if held is not None else () for held in there]
-            for record in records:
+            places: dict[NodeId, list[Record]] = {}
+            for (place, _), held in there.items():
+                record = held.record()
+                places.setdefault(place, []).append(record)
                 self._saw(key, record)
-            disks = [disk for disk in zip(records[::2], records[1::2], strict=True) if any(disk)]
             for call in acked:
                 if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
                     continue
                 told = call.written
                 dot = Dot(told.actor, told.time)
-                have = sum(any(self._shows(key, record, dot) for record in disk) for disk in disks)
+                have = sum(any(self._shows(key, record, dot) for record in copies) for copies in places.values())
                 if have < told.acked - self._lost:
-                    self._tell(key, f"{told} is on {have} nodes with a place for it, at epoch {world.ring.epoch}")
+                    self._tell(key, f"{told} is in {have} places, at epoch {world.ring.epoch}")
 
-    def _there(self, key: bytes) -> list[Held | None]:
-        """What each member durably holds of a key, or keeps for others.
+    def _there(self, key: bytes) -> dict[tuple[NodeId, NodeId], Held]:
+        """What is durably held of a key, by place and holder.
 
-        One that lost its place counts: its copy is dropped only once the owners have it. It is needed where who
-        came in its place stood in for another owner already, and is now two of those that count (seed 600135).
+        A place is an owner's, now or next, or that of whom a hint is kept for: a node that came in the place of
+        one owner while it stands in for another holds two (seed 600135).
         """
-        there: list[Held | None] = []
-        for member in self._world.ring.members:
+        ring = self._world.ring
+        partition = partition_of(key, ring.q)
+        owners = {*ring.owner_ids(partition), self._coming.get(partition)}
+        there: dict[tuple[NodeId, NodeId], Held] = {}
+        for member in ring.members:
             disk = self._world.nodes[member.id].disk
-            there.append(disk.holds_as(key))
-            there.append(disk.keeps_as(key) if disk.hinted else None)
+            held = disk.holds_as(key) if member.id in owners else None
+            if held is not None:
+                there[member.id, member.id] = held
+            for (owner, name), hint in disk.hinted.items():
+                if name == key:
+                    there[owner, member.id] = hint.held
         return there
 
     def _saw(self, key: bytes, versions: Iterable[Version | Written]) -> None:
