@@ -10,9 +10,11 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 import msgspec
+from msgspec import Struct
 
 from kvctl.client import Client
 from kvctl.errors import Invalid, KvError
@@ -26,9 +28,36 @@ from kvnode.protocol.types import NodeId
 
 PORTS = 200
 """Ports that are tried after the last one of the cluster."""
+IN_USE, TRIES_MAX = "Address already in use", 5
+"""A port may be free when it is looked at and taken when the node binds it: then the next one is tried."""
 
 
-def next_node(cluster: Cluster, ring: Ring, name: str = "") -> NodeSpec:
+class Labels(Struct, frozen=True):
+    """What a node is to the assignment."""
+
+    weight: int = 1
+    host: str = ""
+    rack: str = ""
+
+
+NO_LABELS = Labels()
+
+
+def add_next(cluster: Cluster, ring: Ring, name: str = "", labels: Labels = NO_LABELS) -> tuple[NodeSpec, Process]:
+    """Add such a node, on another port where someone was quicker. Raises `Invalid`, `LaunchFailed`."""
+    taken: set[str] = set()
+    while True:
+        plain = next_node(cluster, ring, name, taken)
+        node = msgspec.structs.replace(plain, weight=labels.weight, host=labels.host, rack=labels.rack)
+        try:
+            return node, add(cluster, node)
+        except LaunchFailed as failed:
+            if IN_USE not in failed.message or len(taken) >= TRIES_MAX:
+                raise
+        taken.add(node.address)
+
+
+def next_node(cluster: Cluster, ring: Ring, name: str = "", but: Collection[str] = ()) -> NodeSpec:
     """A node to add: of that name, or the next nK; on the next free port. Raises `Invalid`, `LaunchFailed`."""
     taken = {node.name for node in cluster.spec.nodes} | {m.id for m in (*ring.members, *ring.removed)}
     taken |= {path.name for path in cluster.path.iterdir() if path.is_dir()}
@@ -39,13 +68,15 @@ def next_node(cluster: Cluster, ring: Ring, name: str = "") -> NodeSpec:
     if name in taken:
         raise Invalid(f"cluster {cluster.name} has, or has had, a node {name}", "kvctl node ls, kvctl node add")
     numbers = [int(match[1]) for each in taken if (match := re.fullmatch(r"n(\d{1,9})", each))]
-    return NodeSpec(name or f"n{max(numbers, default=0) + 1}", _free_address(cluster, ring), joined=True)
+    return NodeSpec(name or f"n{max(numbers, default=0) + 1}", _free_address(cluster, ring, but), joined=True)
 
 
-def _free_address(cluster: Cluster, ring: Ring) -> str:
+def _free_address(cluster: Cluster, ring: Ring, but: Collection[str]) -> str:
     addresses = {*cluster.addresses, *(member.address for member in ring.members)}
     last = max(int(address.rpartition(":")[2]) for address in addresses)
     for port in range(last + 1, min(last + PORTS, 65536)):
+        if f"127.0.0.1:{port}" in but:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):

@@ -45,7 +45,7 @@ class LocalLauncher:
 
     def grow(self, told: ClusterReport) -> None:
         """Start the next nK."""
-        addnode.add(self._cluster, addnode.next_node(self._cluster, told.ring))
+        addnode.add_next(self._cluster, told.ring)
 
     def retire(self, told: ClusterReport) -> Sequence[str]:
         """Stop the processes of former members."""

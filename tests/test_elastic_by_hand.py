@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId
-from tests.harness import CLIENT, N1, N2, N3, N4, Hand, put, ring_of, to
+from tests.harness import CLIENT, N1, N2, N3, N4, N5, WALL, Hand, Sent, blob, put, ring_of, to, version
 
 KEY = b"k"
 
@@ -63,3 +63,83 @@ def test_what_is_overdue_when_the_ring_comes_is_not_begun_anew(late: bool) -> No
         assert [f.error for f in failed] == [m.Error.INDETERMINATE] and "deadline" in failed[0].message
     else:
         assert begun and not failed
+
+
+# ---- hints --------------------------------------------------------------------------------------
+
+RECORD = blob(version(5, 0))
+
+
+def kept_for_n1(*out: NodeId) -> Hand:
+    """n4, which owns nothing, keeps a record for n1. `out`: whom it cannot reach."""
+    hand = Hand(three_of_four(), me=N4)
+    hand.lose(*out)
+    until = hand.local.steady + 10_000
+    sent = hand.say(N2, m.KeepHint(9, 1, N1, KEY, RECORD, WALL + until))
+    assert to(N2, sent) == [m.HintKept(9)]
+    return hand
+
+
+def removed(ring: Ring) -> Ring:
+    """n1 has lost its place to n5, which has just come."""
+    members = (*ring.members, Member(N5, "127.0.0.1:7005", "n5"))
+    owners = tuple(tuple(4 if o == 0 else o for o in some) for some in ring.owners)
+    return replace(ring, epoch=2, members=members, owners=owners, since=(2,) * ring.q)
+
+
+def delivered(hand: Hand, sent: Sent) -> set[NodeId]:
+    """To whom it sends what it keeps, each of them taking it."""
+    found: set[NodeId] = set()
+    for _ in range(10):
+        for who, order in sent:
+            if isinstance(order, m.WriteReplica) and isinstance(who, str):
+                assert order.record == RECORD
+                found.add(NodeId(who))
+                hand.say(who, m.ReplicaWritten(order.rid))
+        sent = hand.wait(100) + hand.commit()
+    return found
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_hint_whose_owner_lost_its_place_is_a_hint_for_each_owner_of_now(crash: bool) -> None:
+    """It was one of W: given to one owner alone, which may be the one that has it, a copy would be gone.
+
+    Also where a crash came between the ring and what follows from it.
+    """
+    hand = kept_for_n1()
+    ring = removed(hand.ring)
+    if crash:
+        hand = Hand(ring, me=N4, store=hand.store)
+    else:
+        hand.say(N2, m.RingTold(ring))
+    sent = hand.wait(10) + hand.commit()
+    assert {owner for owner, _ in hand.store.kept} == {N2, N3, N5}
+    assert delivered(hand, sent) == {N2, N3, N5}
+    assert not hand.store.kept
+
+
+def test_a_hint_that_another_kept_before_is_as_old_as_it_was_there() -> None:
+    """No tombstone is reaped before the oldest hint is younger: an age that began anew would let one go."""
+    hand = kept_for_n1()
+    young = hand.node.hints.oldest()
+    old = young - 60_000
+    until = WALL + hand.local.steady + 10_000
+    sent = hand.say(N3, m.KeepHint(10, 1, N1, b"other", RECORD, until, old))
+    assert to(N3, sent) == [m.ReplicaWritten(10)], "its keeper takes it for delivered"
+    assert hand.node.hints.oldest() == old
+    assert [view.oldest_ms for view in hand.node.hints.views()] == [old]
+    hand.say(N3, m.KeepHint(11, 1, N1, KEY, RECORD, until, old - 1))
+    assert hand.node.hints.oldest() == old - 1
+    assert {hint.since for hint in hand.store.kept.values()} == {old, old - 1}
+
+
+def test_a_node_that_leaves_hands_what_it_keeps_for_one_out_of_reach_to_another() -> None:
+    """It would stay for as long as that one is down. The other keeps it as long as this one has, then it goes."""
+    hand = kept_for_n1(N1)
+    since = hand.node.hints.oldest()
+    assert not [x for _, x in hand.wait(100) if isinstance(x, m.KeepHint)], "as long as it stays, it keeps it"
+    sent = hand.say(N2, m.RingTold(replace(hand.ring, epoch=2, leaving=(N4,)))) + hand.wait(100)
+    (keeper, order), *more = [(who, x) for who, x in sent if isinstance(x, m.KeepHint)]
+    assert keeper in (N2, N3) and not more and (order.owner, order.since, order.record) == (N1, since, RECORD)
+    hand.say(keeper, m.ReplicaWritten(order.rid))
+    assert not hand.store.kept and not hand.node.hints.oldest()

@@ -5,6 +5,7 @@ By the real commands on real nodes; one cluster, one misfortune after another.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kvctl import Client, KvError
+from kvctl import Client, KvError, NotFound
 from tests.conftest import Kvctl, Ran, eventually, free_range
 
 KEYS = {b"kept:%05d" % i: b"v" * 400 for i in range(2_000)}
@@ -184,29 +185,34 @@ def test_a_node_of_another_cluster_is_refused_with_its_data_untouched(four: Kvct
         other.end()
 
 
-def test_a_removed_node_that_comes_back_with_its_old_data_serves_nobody(four: Kvctl) -> None:
-    """It is told at once, ends by itself, and what it has is not brought back."""
+def test_a_removed_node_that_comes_back_with_its_old_data_serves_nobody(four: Kvctl, tmp_path: Path) -> None:
+    """A snapshot of before it left: it is told by the first that hears it, ends, and brings nothing back."""
     with client(four) as kv:
-        kv.put("kept:00000", KEYS[b"kept:00000"], w="all")
-        kv.put("gone", "x", w="all")
-    keep = four.home / "clusters" / "local" / "n5" / "data"
+        kv.put("gone", b"x", w="all")
+    data, address = four.home / "clusters" / "local" / "n5" / "data", addresses(four)["n5"]
+    assert four("fault", "kill", "n5", "--yes").code == 0
+    shutil.copytree(data, tmp_path / "snapshot")
+    assert four("node", "start", "n5").code == 0
+    assert four("wait", "ring-ready", "--timeout", "60s").code == 0
+
     assert four("cluster", "leave", "n5").code == 0
     assert four("cluster", "plan").code == 0
-    # The copy of before: an operator's snapshot.
     assert four("cluster", "commit").code == 0
     assert four("wait", "ring-ready", "--timeout", "60s").code == 0
+    assert eventually(lambda: four("node", "stop", "n5").code == 0)
     with client(four) as kv:
         kv.delete("gone", w="all")
-    ran = subprocess.run(
-        [
-            sys.executable, "-m", "kvnode", "run", "--name", "n5", "--listen", f"127.0.0.1:{free_range(1)}",
-            "--data", str(keep), "--join", addresses(four)["n1"],
-        ],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "never returns" in (ran.stdout + ran.stderr).strip().splitlines()[-1]
-    with client(four) as kv, pytest.raises(KvError, match="gone"):
+    for old in (data, tmp_path / "snapshot"):
+        ran = subprocess.run(
+            [
+                sys.executable, "-m", "kvnode", "run", "--name", "n5", "--listen", address,
+                "--data", str(old), "--join", addresses(four)["n1"],
+            ],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 1, ran.stdout + ran.stderr
+        assert "never returns" in (ran.stdout + ran.stderr).strip().splitlines()[-1]
+    with client(four) as kv, pytest.raises(NotFound):
         kv.get("gone", mode="quorum")
     assert set(members(four)) == {"n1", "n2", "n3"}
     all_there(four)

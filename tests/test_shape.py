@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvctl import planlog
+from kvctl import addnode, planlog
 from kvctl.addnode import next_node
 from kvctl.cli.topology import check_meant
 from kvctl.cli.words import Usage, byte_count, byte_rate
 from kvctl.conditions import ring_ready
 from kvctl.errors import Conflict, Invalid, KvError, Refused
 from kvctl.guards import leaving_risk, member_problem, newcomer_problem, removal_problem, removal_risk
-from kvctl.local import Cluster, ClusterSpec, NodeSpec, NoSuchObject
+from kvctl.local import Cluster, ClusterSpec, LaunchFailed, NodeSpec, NoSuchObject
+from kvctl.processes import Process
 from kvctl.render_cluster import status_view
 from kvctl.render_shape import owners_view, plan_view, progress_text, ring_view, staged_view
 from kvctl.rules import findings
@@ -276,6 +277,29 @@ def test_a_node_that_is_added_gets_a_name_and_a_port_nobody_had(tmp_path: Path) 
     for name in ("n1", "n7", "n8", "-x"):
         with pytest.raises(Invalid):
             next_node(cluster, ring, name)
+
+
+def test_a_port_that_someone_took_first_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was free when it was looked at: the next one is tried; any other failure is told."""
+    cluster = Cluster(ClusterSpec(name="c", nodes=[NodeSpec("n1", "127.0.0.1:7001")], n=3, q=64), tmp_path)
+    tried: list[NodeSpec] = []
+
+    def add(_: Cluster, node: NodeSpec) -> Process:
+        tried.append(node)
+        if len(tried) < 3:
+            raise LaunchFailed("n6 ended while starting: Address already in use")
+        return Process(1, "now")
+
+    monkeypatch.setattr(addnode, "add", add)
+    node, _ = addnode.add_next(cluster, FIVE, labels=addnode.Labels(weight=2, rack="r"))
+    assert node == tried[2] and (node.weight, node.rack) == (2, "r")
+    assert len({each.address for each in tried}) == 3 and {each.name for each in tried} == {"n6"}
+
+    monkeypatch.setattr(addnode, "IN_USE", "something else")
+    tried.clear()
+    with pytest.raises(LaunchFailed):
+        addnode.add_next(cluster, FIVE)
+    assert len(tried) == 1
 
 
 def test_the_founding_text_never_changes() -> None:

@@ -12,6 +12,7 @@ from kvnode.protocol.messages import (
     AskPlan,
     CancelMoves,
     ChangeKind,
+    ClearStaged,
     CommitPlan,
     Committed,
     Error,
@@ -225,6 +226,31 @@ def test_a_wiped_member_casts_no_vote_until_an_epoch_is_decided_without_it() -> 
     assert not world.node("n2").node.shaping.decree._votes
     committed(world, "n1", (LEAVE, "n5", ""))
     world.run_until(lambda: world.node("n2").node.shaping.decree._votes, 60_000)
+
+
+def test_where_most_disks_are_new_the_operator_is_told_the_way_out_and_it_is_one() -> None:
+    """Nobody can say what they voted: no ring is chosen. They are stopped and removed; what is left goes on."""
+    world = World(3, nodes=3, founded=False)
+    world.run(3_000)
+    for i in range(6):
+        world.wait(world.put(f"k{i}", f"v{i}", via="n1", w=3)).written  # noqa: B018
+    world.wipe("n2")
+    world.wipe("n3")
+    world.restart("n2", "n3")
+    world.run(5_000)
+    outside(world, "n4")
+    told = world.reshape("n1", (JOIN, "n4", ""))
+    assert isinstance(told, Failed) and told.error == Error.INDETERMINATE
+    assert "n2, n3: up, but on a new disk" in told.message and "force-remove" in told.message
+
+    world.ask("n1", ClearStaged(world.clients.next_number()))
+    world.crash("n2", "n3")
+    world.run(5_000)
+    committed(world, "n1", (FORCE, "n2", ""), (FORCE, "n3", ""))
+    world.run(5_000)
+    committed(world, "n1", (JOIN, "n4", ""))
+    until_shaped(world)
+    read_back(world, "n4", 6)
 
 
 # ---- writes while it moves ---------------------------------------------------------------------

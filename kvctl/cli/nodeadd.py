@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
 
 from kvctl.cli.base import Ctl, command
@@ -40,8 +39,7 @@ def add(
     from kvctl.cli.node import started_view
 
     cluster = own_cluster(ctl, name)
-    spec = addnode.next_node(cluster, ctl.client(",".join(cluster.addresses)).ring(), node)
-    spec = msgspec.structs.replace(spec, weight=weight, host=host, rack=rack)
-    process = addnode.add(cluster, spec)
+    ring = ctl.client(",".join(cluster.addresses)).ring()
+    spec, process = addnode.add_next(cluster, ring, node, addnode.Labels(weight, host, rack))
     ctl.show(started_view("node.add", cluster, spec.name, process.pid))
     ctl.note(f"next: kvctl cluster join {spec.name}")

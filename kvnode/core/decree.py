@@ -87,6 +87,8 @@ class Proposal(Struct, gc=False):
     again_at: Millis = 0
     """When to begin anew under a higher ballot; 0 while there is no need to."""
     tries: int = 0
+    voteless: set[NodeId] = set()
+    """Who answered that its disk may have lost a vote."""
 
 
 class Decree:
@@ -248,7 +250,10 @@ class Decree:
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
         """A member that may have lost a vote casts none. False when the question is not one of ours."""
         one = self._proposal
-        return one is not None and one.rid == refused.rid
+        if one is None or one.rid != refused.rid:
+            return False
+        one.voteless.add(sender)
+        return True
 
     def _over(self, one: Proposal, ring: Ring) -> None:
         """It has come to an end: this ring was chosen, ours or another."""
@@ -265,7 +270,14 @@ class Decree:
         self._proposal = None
         reach = len(one.poll.agreed | one.poll.outbid)
         said = "" if one.poll.enough else f": {reach} of {len(one.poll.members)} members answered"
-        one.then(Error.INDETERMINATE, f"it was not decided in time{said}; {one.poll.need} must agree")
+        text = f"it was not decided in time{said}; {one.poll.need} must agree"
+        if one.voteless:
+            text += (
+                f". {', '.join(sorted(one.voteless))}: up, but on a new disk, which votes from the next epoch on"
+            )
+        if len(one.poll.members) - len(one.voteless) < one.poll.need:
+            text += ". The others are too few: stop those that are new, then `cluster force-remove` them"
+        one.then(Error.INDETERMINATE, text)
 
     # ---- votes of a disk -------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from collections.abc import Collection
 import msgspec
 
 from kvnode import config
-from kvnode.core.kept import Kept, Sent
+from kvnode.core.kept import Kept, Sent, add_to
 from kvnode.core.local import Local
 from kvnode.core.outbox import Hint, Unreadable
 from kvnode.core.versions import Held, merge_held
@@ -41,7 +41,6 @@ from kvnode.protocol.messages import (
 from kvnode.protocol.types import Address, Millis, NodeId
 
 FULL = "no room for more hints"
-RATE_WINDOW_MS = 1_000
 
 
 class Hints:
@@ -61,27 +60,29 @@ class Hints:
         loaded = sorted(local.store.hints().items(), key=lambda item: (item[1].since, item[0]))
         for (owner, key), hint in loaded:
             self._add(owner, key, hint)
+        self.on_ring(range(local.routes.ring.q))  # a crash may have come between a ring and what follows from it
 
     # ---- keeping ---------------------------------------------------------------------------
 
-    def keep(self, owner: NodeId, key: bytes, held: Held) -> bool:
+    def keep(self, owner: NodeId, key: bytes, held: Held, since: int = 0) -> bool:
         """Keep a record for an owner, merged with what is kept already. False when there is no room.
 
-        Raises `msgspec.MsgspecError` where the merge would be more than a record can be.
+        `since`: when another node began to. Raises `msgspec.MsgspecError` where the merge is too large.
         """
         kept = self._kept.get(owner)
         old = kept.hints.get(key) if kept is not None else None
         if old is None:
             # By the clock that does not jump: a hint that looked younger than it is would let a tombstone go.
-            hint = Hint(held, self._local.steady)
+            hint = Hint(held, since or self._local.steady)
             grown = len(key) + len(held.blob) + config.ENTRY_OVERHEAD_BYTES
         else:
             merged = merge_held(old.held, held.blob)
             if held.actor != merged.actor and held.digest == merged.digest:
                 merged = held  # minted here: its actor goes with it
-            if merged is old.held:
+            first = min(since or old.since, old.since)
+            if merged is old.held and first == old.since:
                 return True
-            hint = Hint(merged, old.since)
+            hint = Hint(merged, first)
             grown = len(merged.blob) - len(old.held.blob)
         if grown > 0 and self.bytes + grown > self._local.settings.hint_bytes:
             self._local.counters["hints_refused"] += 1
@@ -103,7 +104,7 @@ class Hints:
             grown += len(key) + config.ENTRY_OVERHEAD_BYTES
         else:
             grown -= len(old.held.blob)
-        kept.hints[key] = hint
+        add_to(kept, key, hint)
         kept.bytes += grown
         self.bytes += grown
 
@@ -151,11 +152,20 @@ class Hints:
                     continue
                 hint = kept.hints[key]
                 for heir in routes.owners[partition]:
-                    if heir == me:
-                        self._outbox.merge(key, hint.held.blob)
-                    else:
+                    if heir != me:
                         self._inherit(heir, key, hint)
-                self._drop(owner, key)
+                    elif not self._merged(key, hint):
+                        break
+                else:
+                    self._drop(owner, key)
+
+    def _merged(self, key: bytes, hint: Hint) -> bool:
+        """Take a hint into our own copy. False where that is damaged: it is mended first."""
+        try:
+            self._outbox.merge(key, hint.held.blob)
+        except Unreadable:
+            return False
+        return True
 
     def _inherit(self, heir: NodeId, key: bytes, hint: Hint) -> None:
         known = self._kept[heir].hints.get(key) if heir in self._kept else None
@@ -179,13 +189,14 @@ class Hints:
         if order.owner == local.me or outside:
             return outbox.send(sender, ReplicaRefused(order.rid, f"no hint can be kept for {order.owner} here"))
         try:
-            kept = self.keep(order.owner, order.key, merge_held(None, order.record))
+            kept = self.keep(order.owner, order.key, merge_held(None, order.record), order.since)
         except msgspec.MsgspecError:
             local.counters["malformed_records"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
         if not kept:
             return outbox.send(sender, ReplicaRefused(order.rid, FULL))
-        return outbox.ack(sender, HintKept(order.rid))
+        # One that is handed over goes from its keeper as if it were delivered.
+        return outbox.ack(sender, ReplicaWritten(order.rid) if order.since else HintKept(order.rid))
 
     def on_read_hint(self, sender: NodeId, ask: ReadHint) -> None:
         """Tell what is kept of a key for its owners."""
@@ -194,7 +205,7 @@ class Hints:
         self._outbox.ack(sender, ReplicaRead(ask.rid, held.blob if held is not None else b""))
 
     def on_replica_written(self, sender: NodeId, written: ReplicaWritten) -> bool:
-        """An owner holds a hint durably. False when it is not one of ours."""
+        """An owner holds a hint durably, or another node keeps it. False when it is not one of ours."""
         sent = self._sent.get(written.rid)
         if sent is None or sent.to != sender:
             return False
@@ -211,7 +222,7 @@ class Hints:
         kept.delivered += 1
         kept.window_count += 1
         self._local.counters["hints_delivered"] += 1
-        if sent.to != sent.owner:
+        if sent.to != sent.owner and not sent.handed:
             self.miss(self._local.routes.partition(sent.key), sent.owner)
         if not kept.hints:
             self._local.event(
@@ -257,15 +268,17 @@ class Hints:
         return False
 
     def _reachable(self, owner: NodeId) -> bool:
-        return owner not in self._local.peers.avoided or self._aged(owner)
+        return owner not in self._local.peers.avoided or self._leaves or self._aged(owner)
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether this node is to go: what it keeps for one that is out of reach is handed to another."""
+        return self._local.me in self._local.routes.leaving
 
     def _aged(self, owner: NodeId) -> bool:
         """Whether the oldest hint for an owner has waited for longer than hints are to."""
         kept = self._kept[owner]
-        if not kept.hints:
-            return False
-        oldest = next(iter(kept.hints.values())).since
-        return self._local.steady - oldest > self._local.settings.hint_age_ms
+        return bool(kept.hints) and self._local.steady - kept.oldest > self._local.settings.hint_age_ms
 
     def on_tick(self, now: Millis) -> None:
         """Send what may be sent; send again what was not answered."""
@@ -273,9 +286,7 @@ class Hints:
         while self._overdue and self._overdue[0][0] <= now:
             self._back(self._overdue.popleft()[1])
         for owner, kept in self._kept.items():
-            if now - kept.window >= RATE_WINDOW_MS:
-                kept.per_s = kept.window_count * 1_000 / (now - kept.window)
-                kept.window, kept.window_count = now, 0
+            kept.measure(now)
             if kept.queue and kept.wait_until <= now and self._reachable(owner):
                 # A tenth of a second's worth may be sent at once, so that a late tick makes up for itself.
                 kept.allowance = min(kept.allowance + self._per_s * passed / 1_000, 1 + self._per_s / 10)
@@ -288,7 +299,9 @@ class Hints:
             hint = kept.hints.get(key)
             if hint is None:
                 continue
-            to = self._target(owner, key, hint)
+            to, handed = self._target(owner, key, hint), False
+            if to is None and self._leaves:
+                to, handed = self._stand_in(owner, key), True
             if to is None:
                 kept.queue.append(key)
                 kept.wait_until = now + config.HINT_RETRY_MS
@@ -299,21 +312,29 @@ class Hints:
             kept.allowance -= 1
             kept.in_flight += 1
             rid = local.next_rid()
-            self._sent[rid] = Sent(owner, to, key, hint.held.digest)
+            self._sent[rid] = Sent(owner, to, key, hint.held.digest, handed)
             self._overdue.append((now + config.HINT_RETRY_MS, rid))
-            order = WriteReplica(rid, local.routes.epoch_of(key), key, hint.held.blob, local.until(to))
-            self._outbox.send(to, order)
+            epoch, blob, until = local.routes.epoch_of(key), hint.held.blob, local.until(to)
+            if handed:
+                self._outbox.send(to, KeepHint(rid, epoch, owner, key, blob, until, hint.since))
+            else:
+                self._outbox.send(to, WriteReplica(rid, epoch, key, blob, until))
+
+    def _stand_in(self, owner: NodeId, key: bytes) -> NodeId | None:
+        """Who keeps a hint in place of this node: a fallback, else another owner."""
+        routes, avoided = self._local.routes, self._local.peers.avoided
+        partition = routes.partition(key)
+        others = (*routes.fallbacks(partition), *routes.owners[partition])
+        return next((node for node in others if node not in (self._local.me, owner, *avoided)), None)
 
     def _take_over(self, owner: NodeId, kept: Kept, key: bytes, hint: Hint) -> None:
         """As another owner of the key: what is kept goes into our own copy, which mostly has it."""
-        try:
-            self._outbox.merge(key, hint.held.blob)
-        except Unreadable:
-            kept.queue.append(key)
-            kept.wait_until = self._local.now + config.HINT_RETRY_MS
+        if self._merged(key, hint):
+            self._drop(owner, key)
+            self.miss(self._local.routes.partition(key), owner)
             return
-        self._drop(owner, key)
-        self.miss(self._local.routes.partition(key), owner)
+        kept.queue.append(key)
+        kept.wait_until = self._local.now + config.HINT_RETRY_MS
 
     def _target(self, owner: NodeId, key: bytes, hint: Hint) -> NodeId | None:
         """Who takes a hint now: its owner; once that has been away for too long, any other owner."""
@@ -343,19 +364,13 @@ class Hints:
 
     def oldest(self) -> int:
         """Since when the oldest hint has been kept; 0 while there is none."""
-        return min((next(iter(k.hints.values())).since for k in self._kept.values() if k.hints), default=0)
+        return min((kept.oldest for kept in self._kept.values() if kept.hints), default=0)
 
     def views(self) -> tuple[HintsFor, ...]:
         """The hints of each owner there are any for."""
         avoided = self._local.peers.avoided
-        return tuple(
-            HintsFor(
-                owner, len(kept.hints), kept.bytes, next(iter(kept.hints.values())).since, kept.delivered,
-                round(kept.per_s, 1), owner not in avoided,
-            )
-            for owner, kept in sorted(self._kept.items())
-            if kept.hints
-        )  # fmt: skip
+        kept = sorted(self._kept.items())
+        return tuple(k.view(owner, reachable=owner not in avoided) for owner, k in kept if k.hints)
 
     def on_deliver(self, client: Address, ask: DeliverHints) -> None:
         """Try now what is kept for an owner, or for all."""

@@ -9,7 +9,8 @@ Input: AskRing, RingTold, what others say of their epochs, ticks.
     heard of a later epoch ──► AskRing ──► RingTold ──► noted ──► committed ──► routed by
     now and then AskRing to a random member: what got lost is made good
 
-A ring of another *branch* (`force-remove`) is taken by those it names as members, and nobody else.
+A ring of another *branch* (`force-remove`) is taken by those it names, as members or as removed, and by who
+stands outside; by nobody else.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Topology:
         if ring.cluster_id != held.cluster_id or ring.q != held.q or ring.epoch <= held.epoch:
             return False
         concerned = ring.member(me) is not None or any(former.id == me for former in ring.removed)
-        return ring.branch == held.branch or concerned
+        # Who stands outside owns nothing in either branch, and follows whoever lets it in.
+        return ring.branch == held.branch or concerned or held.member(me) is None
 
     def _install(self, ring: Ring) -> None:
         local, before = self._local, self._local.routes

@@ -32,6 +32,8 @@ class KeepHint(Wire, frozen=True, tag=52):
     key: WireKey
     record: Blob
     deadline: Count
+    since: Count = 0
+    """Since when another node kept it, that hands it over; 0 for a new one."""
 
 
 class HintKept(Wire, frozen=True, tag=53):
