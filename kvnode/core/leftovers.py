@@ -12,6 +12,7 @@ something in it might bring back (PROTOCOL-CASES 19, 27).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from msgspec import Struct
 
@@ -26,7 +27,7 @@ LEAVES_LEAST, LEAVES_MOST = 16, 128
 QUICK_MS, SLOW_MS = 15, 40
 """A part that was durable so soon lets the next be twice as large; one that took so long, half."""
 ACTIVE_MAX = 4
-"""Looked after at once; the others wait."""
+"""Exchanged at once; the others wait."""
 RETRY_MS = 1_000
 LOOK_MS = 10_000
 """How often one looks for what came after all: what was on its way to the disk when the owners changed."""
@@ -100,12 +101,13 @@ class Leftovers:
         if now >= self._next_look:
             self._next_look = now + LOOK_MS
             self.look()
-        for left in list(self._left.values())[:ACTIVE_MAX]:
-            if left.dropping < 0:
-                if now >= left.due:
-                    self._step(left, now)
-            elif self._may_drop(now):
-                self._drop(left)
+        dropping = [left for left in self._left.values() if left.dropping >= 0]
+        asking = (left for left in self._left.values() if left.dropping < 0)
+        for left in list(islice(asking, ACTIVE_MAX)):
+            if now >= left.due:
+                self._step(left, now)
+        if dropping and self._may_drop(now):
+            self._drop(dropping)
 
     def _may_drop(self, now: Millis) -> bool:
         """Not before the last part is durable, and as long again is for others."""
@@ -130,12 +132,21 @@ class Leftovers:
         elif missing and self._local.routes.is_member:
             self.exchange(left.partition, missing[0])
 
-    def _drop(self, left: Leftover) -> None:
-        """Drop some of it."""
+    def _drop(self, dropping: list[Leftover]) -> None:
+        """Drop a part, of one or of many: each commit takes its time, whatever is in it."""
+        room = self._leaves
+        for left in dropping:
+            room -= self._drop_of(left, room)
+            if room <= 0:
+                break
+        if room < self._leaves:
+            self._turn, self._began = self._outbox.number, self._local.now
+
+    def _drop_of(self, left: Leftover, room: int) -> int:
+        """Drop up to so many leaves of one. How many those were."""
         store, outbox = self._local.store, self._outbox
         span = span_of(left.partition, self._local.routes.ring.q)
         end = span.start + span.size
-        self._turn, self._began = outbox.number, self._local.now
         done = 0
         for leaf in store.tree.held_from(left.dropping, end):
             done += 1
@@ -150,10 +161,11 @@ class Leftovers:
             for key in registers:
                 outbox.keep_register(key, b"")
             left.dropping = leaf + 1
-            if done >= self._leaves:
-                return
+            if done >= room:
+                return done
         if not done or store.tree.hash(Span(*span)) == NOTHING:
             del self._left[left.partition]
             self._local.counters["partitions_dropped"] += 1
         else:
             left.dropping = span.start  # until the tree is empty: what is erased shows there once it is kept
+        return done
