@@ -392,6 +392,20 @@ def test_a_copy_that_was_dropped_is_not_brought_back_by_an_exchange_that_waited(
         assert not any(world.strays(name) for name in world.names)
 
 
+def test_leftovers_of_a_later_change_are_dropped_as_soon_as_those_of_the_first() -> None:
+    """How long a part took is told when it is durable, not when the next is dropped, maybe minutes later."""
+    world = filled(settings=Settings())
+    took = []
+    for name in ("n4", "n5"):
+        outside(world, name)
+        committed(world, "n1", (JOIN, name, ""))
+        began = world.now_ms
+        until_shaped(world)
+        took.append(world.now_ms - began)
+        world.run(60_000)
+    assert took[1] < 2 * took[0] + 2_000, took
+
+
 def test_a_large_copy_that_is_left_over_and_out_of_date_is_given_and_dropped() -> None:
     """Its node was away while its places went to another, and all that it has was written over: more than one
     message takes, of each key another version there."""

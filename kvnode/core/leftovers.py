@@ -98,6 +98,8 @@ class Leftovers:
 
     def on_tick(self, now: Millis) -> None:
         """Exchange the next; drop what its owners have."""
+        if self._turn and not self._outbox.in_flight(self._turn):
+            self._pace(now)
         if now >= self._next_look:
             self._next_look = now + LOOK_MS
             self.look()
@@ -106,21 +108,17 @@ class Leftovers:
         for left in list(islice(asking, ACTIVE_MAX)):
             if now >= left.due:
                 self._step(left, now)
-        if dropping and self._may_drop(now):
+        if dropping and not self._turn and now >= self._next_drop:
             self._drop(dropping)
 
-    def _may_drop(self, now: Millis) -> bool:
-        """Not before the last part is durable, and as long again is for others."""
-        if self._turn:
-            if self._outbox.in_flight(self._turn):
-                return False
-            took, self._turn = now - self._began, 0
-            if took <= QUICK_MS:
-                self._leaves = min(2 * self._leaves, LEAVES_MOST)
-            elif took > SLOW_MS:
-                self._leaves = max(self._leaves // 2, LEAVES_LEAST)
-            self._next_drop = now + took
-        return now >= self._next_drop
+    def _pace(self, now: Millis) -> None:
+        """The last part is durable: as long again is for others, and the next is larger or smaller."""
+        took, self._turn = now - self._began, 0
+        if took <= QUICK_MS:
+            self._leaves = min(2 * self._leaves, LEAVES_MOST)
+        elif took > SLOW_MS:
+            self._leaves = max(self._leaves // 2, LEAVES_LEAST)
+        self._next_drop = now + took
 
     def _step(self, left: Leftover, now: Millis) -> None:
         left.due = now + RETRY_MS

@@ -12,6 +12,9 @@ SLOW, SLOW_MS = 4.0, 30.0
 """A batch that takes so many times the best, and so much longer, found others waiting."""
 FASTEST, SLOWEST = 1e9, 256 * 1024.0
 BURST_S = 0.1
+BATCH_LEAST, BATCH_MOST = 64 * 1024, 256 * 1024
+QUICK_MS = 25.0
+"""A batch that was asked for, came and was durable so soon lets the next be twice as large; twice that, half."""
 WINDOW_MS = 1_000.0
 
 
@@ -27,6 +30,8 @@ class Pace:
         self._best: Millis = 0
         self._window: Millis = 0
         self._in_window = 0
+        self.batch = BATCH_LEAST
+        """Bytes to ask for at once."""
         self.bytes = 0
         """Received so far."""
         self.per_s = 0.0
@@ -61,6 +66,13 @@ class Pace:
         if slow:
             # Half of what really came: half of a bound that was never reached would change nothing.
             lately = max(self.per_s, self._in_window * 1_000 / max(now - self._window, WINDOW_MS / 10))
-            self._rate = max(min(self._rate, lately) / 2, SLOWEST)
+            self._rate = max(min(self._rate, lately) / 2, min(SLOWEST, self._most))
         else:
             self._rate = min(self._rate * 1.25, self._most)
+
+    def durable(self, took: Millis) -> None:
+        """All that a batch brought is durable, so long after it was asked for."""
+        if took <= QUICK_MS:
+            self.batch = min(2 * self.batch, BATCH_MOST)
+        elif took > 2 * QUICK_MS:
+            self.batch = max(self.batch // 2, BATCH_LEAST)

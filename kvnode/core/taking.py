@@ -40,7 +40,6 @@ TAKE = "take:"
 """Fact: how far a partition has come."""
 ACTIVE_MAX = 2
 """Partitions taken over at once; the others wait."""
-BATCH_BYTES = 64 * 1024
 STEP_MS = 3_000
 """A batch that has not come after so long is asked for again."""
 RETRY_MS = 250
@@ -203,7 +202,7 @@ class Taking:
         now = self._local.now
         taken.rid, taken.asked_at, taken.due = self._local.next_rid(), now, now + STEP_MS
         self._asked[taken.rid] = taken
-        self._outbox.send(source, AskBatch(taken.rid, taken.since, taken.partition, leaf, BATCH_BYTES))
+        self._outbox.send(source, AskBatch(taken.rid, taken.since, taken.partition, leaf, self.pace.batch))
 
     def _note(self, taken: Taken, *, ready: bool) -> None:
         kept = Kept(taken.since, taken.leaves, ready)
@@ -235,7 +234,9 @@ class Taking:
         """What a batch brought is durable. The next waits as long as this one took: half the time is others'."""
         taken = self._taken.get(done.partition)
         if taken is not None and taken.since == done.epoch and not taken.rid:
-            taken.due = 2 * self._local.now - taken.asked_at
+            took = self._local.now - taken.asked_at
+            self.pace.durable(took)
+            taken.due = self._local.now + took
 
     def _take_in(self, taken: Taken, batch: Batch) -> bool:
         """Merge versions, adopt registers. False where a copy here is damaged: it is mended first."""
