@@ -92,7 +92,8 @@ class Nodes(Page):
     def _share_out(self, view: ClusterView) -> None:
         """The table, the matrix, the others: each as many lines as it has use for, in this order."""
         if self.has_class("-low"):
-            return  # the style sheet gives the table all there is
+            self.query_one("#all").styles.height = "1fr"
+            return
         body, count = self.size.height - AROUND, len(view.rows)
         matrix_lines = count + 1 + FRAME
         table_lines = min(count + 1 + FRAME, body - min(matrix_lines, max(4, body // 3)))

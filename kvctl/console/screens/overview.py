@@ -32,6 +32,8 @@ from kvctl.console.widgets.tones import Cell, Line
 from kvctl.output import show
 
 PLOT_MS = 60_000
+VERDICT_LOW = 2
+"""Lines of the answer where there are few in all: the word is in the first."""
 MIDDLE = {"-wide": (8, 10), "-narrow": (5, 8)}
 """Lines of the nodes and the plot, at least and at most."""
 NODE_COLUMNS = (
@@ -81,7 +83,7 @@ class Overview(Page):
         """All of it."""
         wide = self.size.width
         verdict = verdict_of(view)
-        answer = verdict_lines(verdict, wide)
+        answer = verdict_lines(verdict, wide)[: VERDICT_LOW if self.has_class("-low") else None]
         self.query_one("#verdict", Text).show(answer)
         self.query_one("#verdict").styles.height = len(answer)
         least, most = MIDDLE["-wide" if self.has_class("-wide") else "-narrow"]

@@ -103,6 +103,13 @@ class PartitionPage(AskingPage[Asked]):
         self.board.act(self.subject())
 
 
+def root_text(root: bytes | None) -> str:
+    """As far as it tells trees apart."""
+    if root is None:
+        return "not told"
+    return root.hex()[:16] if any(root) else "(no keys)"
+
+
 def partition_lines(view: ClusterView, partition: int, asked: Asked | str, asked_ms: int) -> list[Line]:
     """Owners with their roots; exchanges; keys."""
     ring = view.ring
@@ -122,12 +129,16 @@ def partition_lines(view: ClusterView, partition: int, asked: Asked | str, asked
         state = row.state if row.fresh else "silent"
         root = roots.get(row.id)
         lines.append((f"{place + 1:<7}{show(row.id):<22}", (f"{state:<10}", "good" if state == "up" else "bad"),
-                      (root.hex()[:16] if root else "-", "plain" if len(known) <= 1 else "warn")))  # fmt: skip
+                      (root_text(root), "plain" if len(known) <= 1 else "warn")))  # fmt: skip
     if isinstance(asked, str):
         lines += [(), ((asked, "dim"),)]
     else:
-        equal = len(known) == 1 and all(node in roots for node in ring.owner_ids(partition))
-        word = ("all owners hold the same", "good") if equal else ("the owners differ, or not all told", "warn")
+        untold = [show(node) for node in ring.owner_ids(partition) if node not in roots]
+        word = ("all owners hold the same", "good")
+        if len(known) > 1:
+            word = ("the owners hold different things", "warn")
+        elif untold:
+            word = (f"{', '.join(untold)} did not tell; the others hold the same", "warn")
         lines += [(), (word, (f"   asked {clock(asked_ms)}", "dim"))]
     lines += [(), (("EXCHANGES UNDER WAY", "head"),)]
     walking = [
