@@ -30,6 +30,7 @@ class AskingPage(Page, Generic[Answer]):
         self.told: Answer | str = self.ASKS
         """The answer; or why there is none."""
         self.asked_ms = 0
+        self.asking = False
 
     def question(self, client: Client) -> Answer:
         """What is asked, in a thread of its own. Raises `KvError`."""
@@ -46,9 +47,10 @@ class AskingPage(Page, Generic[Answer]):
 
     @work(exclusive=True, group="ask")
     async def _ask(self) -> None:
+        self.asking = True
         try:
             self.told = await self.board.asker.ask(self.question)
         except KvError as error:
             self.told = error.message
-        self.asked_ms = self.board.now_ms()
+        self.asked_ms, self.asking = self.board.now_ms(), False
         self.renew()

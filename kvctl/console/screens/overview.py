@@ -42,7 +42,7 @@ NODE_COLUMNS = (
     Column("LOAD", right=True, rank=4), Column("FAULT", flex=True, rank=2),
 )  # fmt: skip
 TROUBLE_COLUMNS = (
-    Column("", most=8), Column("WHAT", most=44), Column("WHY", flex=True, rank=1), Column("HEALS", most=26),
+    Column("", most=8), Column("WHAT", most=44), Column("WHY", flex=True, rank=1), Column("HEALS", most=32),
 )  # fmt: skip
 LEVEL_TONES = {CRITICAL: "bad", DEGRADED: "warn"}
 KEYS = (
@@ -145,7 +145,7 @@ def strip_lines(view: ClusterView, width: int) -> list[Line]:
         return [(("the ring is not known yet", "dim"),)]
     room = width - 7
     short = view.ring.q - view.reach.served
-    told: Line = (
+    told: Line = (("nothing can be seen: what is live is not known", "warn"),) if not view.reach.live else (
         ("one failure from losing quorum ", "dim"), f"{edge(view):.0%}", ("  margin ", "dim"),
         f"{view.reach.margin:.0%}", ("  without quorum ", "dim"),
         (f"{short} of {view.ring.q}", "bad" if short else "plain"),

@@ -87,16 +87,16 @@ class PlanScreen(AskingPage[Asked]):
         for name, title in (("plan-head", "Plan"), ("plan-strip", "Ring, before and after"), ("members", "Nodes")):
             self.query_one(f"#{name}").border_title = title
         super().on_mount()
-        self.set_interval(AGAIN_S, self.action_again)
+        self.set_interval(AGAIN_S, self._once_more)
 
     def question(self, client: Client) -> Asked:
         """The plan, and how far the last one is."""
         return ask(client)
 
-    def action_again(self) -> None:
-        """Only where somebody looks."""
-        if self.is_current:
-            super().action_again()
+    def _once_more(self) -> None:
+        """Only where somebody looks, and not before the last answer: one that never comes in time is told too."""
+        if self.is_current and not self.asking:
+            self.action_again()
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
