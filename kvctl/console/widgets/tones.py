@@ -66,11 +66,20 @@ def tone_of(cell: Cell) -> str:
     return PLAIN if isinstance(cell, str) else cell[1]
 
 
-def joined(spans: Sequence[Cell]) -> tuple[Span, ...]:
+def bared(cell: Cell) -> tuple[Span, ...]:
+    """What is bad without the blanks around it: it may be underlined."""
+    text, kind = (cell, PLAIN) if isinstance(cell, str) else cell
+    core = text.strip(" ")
+    if kind != BAD or core == text or not core:
+        return ((text, kind),)
+    at = text.index(core)
+    return ((text[:at], PLAIN), (core, BAD), (text[at + len(core) :], PLAIN))
+
+
+def joined(spans: Iterable[Cell]) -> tuple[Span, ...]:
     """Neighbours of one tone as one."""
     found: list[Span] = []
-    for span in spans:
-        text, kind = (span, PLAIN) if isinstance(span, str) else span
+    for text, kind in (part for span in spans for part in bared(span)):
         if found and found[-1][1] == kind:
             found[-1] = (found[-1][0] + text, kind)
         else:
@@ -129,7 +138,9 @@ class Toned(Widget):
 
     def segments(self, line: Iterable[Cell]) -> list[Segment]:
         """A line of spans, as segments."""
-        return [Segment(text_of(cell), self.tone(tone_of(cell))) for cell in line]
+        return [
+            Segment(text_of(part), self.tone(tone_of(part))) for cell in line for part in bared(cell) if part[0]
+        ]
 
     def strip(self, line: Iterable[Cell], width: int) -> Strip:
         """A line of spans, exactly so wide."""
