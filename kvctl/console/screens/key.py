@@ -25,7 +25,7 @@ from kvctl.console.keymap import Key, bindings
 from kvctl.console.view import ClusterView
 from kvctl.console.widgets.dialogs import Form
 from kvctl.console.widgets.pane import Pane
-from kvctl.console.widgets.tones import Cell, Line, clean, fit
+from kvctl.console.widgets.tones import Cell, Line, clean, fit, text_of, tone_of, width_of, wrapped
 from kvctl.model import Item
 from kvctl.output import show, utc
 from kvctl.render_explain import explain_view
@@ -162,7 +162,7 @@ def key_lines(key: bytes, seen: Seen, width: int) -> list[Line]:
     lines: list[Line] = [
         (("slot ", "dim"), f"{told.slot} of {SLOTS}", ("  partition ", "dim"), f"{told.partition} of {seen.q}",
          ("  epoch ", "dim"), str(told.epoch), ("  kind ", "dim"),
-         ("register (mode strong)" if is_register(told) else "value", "accent")),
+         ("register" if is_register(told) else "value", "accent")),
         (("ring ", "dim"), ("─" * at, "dim"), ("▲", "accent"), ("─" * (across - at - 1), "dim")),
         (("owners ", "dim"), " > ".join(map(show, told.owners)), ("   fallbacks ", "dim"),
          " > ".join(map(show, told.fallbacks)) or "-"),
@@ -179,7 +179,7 @@ def key_lines(key: bytes, seen: Seen, width: int) -> list[Line]:
     lines += [
         ((f"{show(node)} keeps a hint for {show(owner)}", "warn"),) for node, owner in dict.fromkeys(holders)
     ]
-    return [*lines, *read_lines(key, seen)]
+    return [*lines, *(part for line in read_lines(key, seen) for part in wrapped(line, width))]
 
 
 def sameness(told: m.Explained) -> Line:
@@ -217,7 +217,9 @@ def version_lines(version: Version, width: int) -> list[Line]:
     """Dot, time, value, what it has seen."""
     at = utc(time_to_wall(version.time))
     dot = f"{version.actor:016x}"[:8]
-    lines: list[Line] = [(), ((f"● {dot}/{version.time}", "two"),), ((f"  {at or '-'}", "dim"),)]
+    if at and len(at) + 2 > width:
+        at = at.partition("T")[2]  # the day is the least of it
+    lines: list[Line] = [(), ((fit(f"● {dot}/{version.time}", width), "two"),), ((f"  {at or '-'}", "dim"),)]
     if version.value is None:
         lines.append((("  (deleted)", "warn"),))
     else:
@@ -226,7 +228,7 @@ def version_lines(version: Version, width: int) -> list[Line]:
         if len(parts) > VALUE_LINES:
             lines.append(((f"  … {len(version.value):,} bytes", "dim"),))
     if version.past:
-        others = f"{len(version.past)} other writer{'s' if len(version.past) > 1 else ''}"
+        others = f"{len(version.past)} other{'s' if len(version.past) > 1 else ''}"
         lines.append(((f"  has seen {others}", "dim"),))
     return lines
 
@@ -243,14 +245,19 @@ def chopped(text: str, width: int) -> list[str]:
 
 
 def side_by_side(columns: Sequence[Sequence[Line]], each: int) -> list[Line]:
-    """Columns of lines as lines."""
+    """Columns of lines as lines; what is too long for its column is cut, and never moves the next."""
     lines: list[Line] = []
     for y in range(max(map(len, columns), default=0)):
         line: list[Cell] = []
         for column in columns:
             cells = column[y] if y < len(column) else ()
-            used = sum(cell_len(clean(c if isinstance(c, str) else c[0])) for c in cells)
-            line += [*cells, " " * max(0, each - used)]
+            room = each
+            for cell in cells:
+                text = text_of(cell)
+                text = text if width_of(text) < room else fit(text, room - 1)
+                line.append((text, tone_of(cell)))
+                room -= width_of(text)
+            line.append(" " * room)
         lines.append(tuple(line))
     return lines
 

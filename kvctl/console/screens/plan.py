@@ -25,7 +25,7 @@ from kvctl.console.widgets import table
 from kvctl.console.widgets.dialogs import Form
 from kvctl.console.widgets.pane import Text
 from kvctl.console.widgets.table import Column, KeyTable
-from kvctl.console.widgets.tones import Cell, Line, bar
+from kvctl.console.widgets.tones import Cell, Line, bar, wrapped
 from kvctl.output import show
 from kvctl.render_shape import change_text, plan_head, progress_text
 from kvctl.shape import Cost, Progress, cost, progress
@@ -105,7 +105,7 @@ class PlanScreen(AskingPage[Asked]):
         if isinstance(asked, str):
             head.show([((asked, "dim"),)])
         else:
-            head.show(head_lines(asked))
+            head.show([part for line in head_lines(asked) for part in wrapped(line, head.size.width)])
             strip.show(strip_lines(asked.told.ring, asked.cost, strip.size.width))
         rows = [member_row(row, None if isinstance(asked, str) else asked) for row in view.rows]
         known = {row.id for row in view.rows}

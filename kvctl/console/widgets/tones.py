@@ -7,6 +7,7 @@ wider than its place; a tone only repeats what the words say. Never: a colour th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import ClassVar, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -150,6 +151,14 @@ class Toned(Widget):
         return (
             Strip.join([strip.crop(0, width - 1), Strip([Segment(CUT, self.tone(DIM))])]) if width else Strip([])
         )
+
+
+def wrapped(line: Line, width: int) -> list[Line]:
+    """A line of words over as many lines as it takes; those of more than one tone are left as they are."""
+    if len(line) != 1:
+        return [line]
+    text, tone = text_of(line[0]), tone_of(line[0])
+    return [((part, tone),) for part in wrap(text, max(8, width))] or [line]
 
 
 # ---- small pictures in text ------------------------------------------------------------------
