@@ -3,7 +3,7 @@
 paint     from the start of the process to the first whole screen
 large     100 simulated nodes, 1024 partitions, once a second: CPU share, frames, keys
 memory    an hour of a recording at 60x: memory early and late
-watched   what a node pays for being looked at, and how soon a kill is seen
+watched   what a node pays for being looked at; how far behind the nodes' own word what is shown is
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
 from textual.screen import Screen
 
-from kvctl import local
-from kvctl.console.app import Console
+from kvctl import Client, local
+from kvctl.console.app import Console, settle
 from kvctl.console.feeds import Played
 from kvctl.console.page import Page
 from kvctl.console.record import Recorder, Recording
@@ -35,7 +37,8 @@ from kvctl.console.replay import Replay
 from kvctl.console.sample import Sample
 from kvctl.console.sampler import Looker, Sampler, wall_ms
 from kvctl.console.view import ClusterView, advance
-from kvctl.health import UP
+from kvctl.console.widgets.table import KeyTable
+from kvctl.health import DOWN, UP
 from kvnode.protocol.messages import ClusterReport, PeerView
 from kvnode.protocol.ring import Member, Ring
 from kvnode.protocol.types import NodeId
@@ -43,7 +46,7 @@ from tests.conftest import Kvctl, eventually
 from tests.console_pilot import STORY
 from tests.reports import report
 
-NODES, PARTITIONS, SECONDS, PRESSES = 100, 1024, 15, 200
+NODES, PARTITIONS, SECONDS, PRESSES, TOGETHER, KILLS = 100, 1024, 15, 200, 10, 5
 
 
 def tell(name: str, text: str) -> None:
@@ -163,6 +166,7 @@ async def large() -> None:
         app = Console(Simulated())  # type: ignore[arg-type]
         async with app.run_test(size=(120, 36)) as pilot:
             await pilot.pause(2)
+            settle()
             for screen in ("overview", "nodes", "ring"):
                 app.action_go(screen)
                 await asyncio.sleep(2)
@@ -175,19 +179,35 @@ async def large() -> None:
                 tell(f"{NODES} nodes, {screen}", told)
             app.action_go("nodes")
             await asyncio.sleep(1)
-            waits = []
-            for i in range(PRESSES):
-                painted.clear()
-                begun = time.perf_counter()
-                app.simulate_key("down" if i // 90 % 2 == 0 else "up")
-                await asyncio.wait_for(painted.wait(), 2)
-                waits.append(time.perf_counter() - begun)
-                await asyncio.sleep(0.01)
-            waits.sort()
-            p50, p99 = waits[PRESSES // 2] * 1000, waits[PRESSES * 99 // 100] * 1000
-            tell("key to paint", f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, worst {waits[-1] * 1000:.0f} of {PRESSES}")
+            await keys(app, painted)
     finally:
         Page.renew, Screen._compositor_refresh = renew, refresh  # type: ignore[method-assign]
+
+
+async def keys(app: Console, painted: asyncio.Event) -> None:
+    """From a key to the paint that follows it; ten keys in one piece, each in its turn."""
+    waits, own = [], []
+    for i in range(PRESSES):
+        painted.clear()
+        begun, cpu = time.perf_counter(), time.thread_time()
+        app.simulate_key("down" if i // 90 % 2 == 0 else "up")
+        await asyncio.wait_for(painted.wait(), 2)
+        waits.append((time.perf_counter() - begun) * 1000)
+        own.append((time.thread_time() - cpu) * 1000)
+        await asyncio.sleep(0.01)
+    waits.sort()
+    own.sort()
+    half, most = PRESSES // 2, PRESSES * 99 // 100
+    told = f"p50 {waits[half]:.0f} ms, p99 {waits[most]:.0f} ms, worst {waits[-1]:.0f} of {PRESSES}"
+    tell("key to paint", f"{told}; of its own CPU p50 {own[half]:.1f} ms, p99 {own[most]:.1f} ms")
+    table = app.screen.query_one("#all", KeyTable)
+    table.action_end(-1)
+    begun = time.perf_counter()
+    for _ in range(TOGETHER):
+        app.simulate_key("down")
+    while table.keys.index(table.cursor_key) < TOGETHER:
+        await asyncio.sleep(0)
+    tell(f"{TOGETHER} keys in one piece", f"all acted on after {(time.perf_counter() - begun) * 1000:.0f} ms")
 
 
 # ---- memory ----------------------------------------------------------------------------------
@@ -223,46 +243,123 @@ async def memory() -> None:
 # ---- watched ---------------------------------------------------------------------------------
 
 
+class Shown(NamedTuple):
+    """A view, and when it came to be shown."""
+
+    at_ms: int
+    view: ClusterView
+
+
+class Watch:
+    """Five real nodes, and the console's sampler looking at them."""
+
+    def __init__(self, kvctl: Kvctl) -> None:
+        kvctl.up(5)
+        self.kvctl = kvctl
+        self.cluster = local.load("local")
+        self.shown: list[Shown] = [Shown(wall_ms(), ClusterView())]
+        self._sampler: Sampler | None = None
+
+    def look(self) -> None:
+        """Begin to look."""
+        self._sampler = Sampler(Looker(self.cluster.addresses, self.cluster))
+        self._sampler.start(self._take)
+
+    def _take(self, sample: Sample, ring: Ring | None) -> None:
+        self.shown.append(Shown(wall_ms(), advance(self.shown[-1].view, sample, ring)))
+
+    def stop(self) -> None:
+        """End."""
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    def state(self, node: str) -> str:
+        """As it is shown now."""
+        row = self.shown[-1].view.row(node)
+        return row.state if row is not None else ""
+
+    def hints(self) -> int:
+        """As they are shown now."""
+        return self.shown[-1].view.point.hints or 0
+
+    def cpu(self, seconds: float) -> float:
+        """Of a node, as a share of a core."""
+        pids = [p.pid for n in self.cluster.spec.nodes if (p := self.cluster.process(n.name)) is not None]
+
+        def used() -> float:
+            return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
+
+        before = used()
+        time.sleep(seconds)
+        return (used() - before) / seconds / len(pids)
+
+
 def watched() -> None:
-    """CPU of five idle nodes with and without a console looking; from a SIGKILL to SUSPECT and DOWN."""
+    """What being looked at costs a node; how far behind the nodes' own word what is shown is."""
     with tempfile.TemporaryDirectory() as home:
         kvctl = Kvctl(Path(home))
         os.environ["KVCTL_HOME"] = home
+        watch = None
         try:
-            kvctl.up(5)
-            cluster = local.load("local")
-            pids = [p.pid for n in cluster.spec.nodes if (p := cluster.process(n.name)) is not None]
-
-            def cpu() -> float:
-                return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
-
-            def over(seconds: float) -> float:
-                before = cpu()
-                time.sleep(seconds)
-                return (cpu() - before) / seconds / len(pids)
-
-            alone = over(10)
-            views: list[ClusterView] = [ClusterView()]
-            sampler = Sampler(Looker(cluster.addresses, cluster))
-            sampler.start(lambda sample, ring: views.append(advance(views[-1], sample, ring)))
-            seen = over(10)
+            watch = Watch(kvctl)
+            alone = watch.cpu(10)
+            watch.look()
+            seen = watch.cpu(10)
             tell("a node, looked at", f"{(seen - alone) * 100:.2f} % of a core more ({alone:.2%} to {seen:.2%})")
-            victim = cluster.process("n3")
-            assert victim is not None
-            begun = time.monotonic()
-            subprocess.run(["kill", "-9", str(victim.pid)], check=True)
-
-            def state() -> str:
-                row = views[-1].row("n3")
-                return row.state if row is not None else ""
-
-            assert eventually(lambda: state() != UP, 20)
-            suspect = time.monotonic() - begun
-            assert eventually(lambda: state() == "down", 20)
-            tell("SIGKILL to shown", f"not up after {suspect:.1f} s, down after {time.monotonic() - begun:.1f} s")
-            sampler.stop()
+            suspected(watch)
+            behind(watch)
         finally:
+            if watch is not None:
+                watch.stop()
             kvctl.end()
+
+
+def suspected(watch: Watch) -> None:
+    """From a SIGKILL to SUSPECT on the screen, and how much of that is ours: some node knew it before."""
+    whole, ours = [], []
+    for _ in range(KILLS):
+        victim = watch.cluster.process("n3")
+        assert victim is not None
+        begun_ms, first = wall_ms(), len(watch.shown)
+        subprocess.run(["kill", "-9", str(victim.pid)], check=True)
+        assert eventually(lambda: watch.state("n3") == DOWN, 20)
+        shown = next(s for s in watch.shown[first:] if (row := s.view.row("n3")) is not None and row.state != UP)
+        told = min(e.wall_ms for e in watch.shown[-1].view.events if e.text.startswith("n3: up -> suspect")
+                   and e.wall_ms >= begun_ms)  # fmt: skip
+        whole.append((shown.at_ms - begun_ms) / 1000)
+        ours.append((shown.at_ms - told) / 1000)
+        watch.kvctl("node", "start", "n3")
+        assert eventually(lambda: watch.state("n3") == UP and not watch.shown[-1].view.problem, 30)
+    tell("SIGKILL to SUSPECT on the screen", f"{min(whole):.1f} to {max(whole):.1f} s in {KILLS} kills")
+    tell("...after the first node knew", f"median {statistics.median(ours):.2f} s, worst {max(ours):.2f} s")
+
+
+def behind(watch: Watch) -> None:
+    """While hints pile up, drain, and trees are walked: how old the nodes' own figures are when they are shown."""
+    watch.kvctl("fault", "kill", "n3", "--yes")
+    with Client() as client:
+        for i in range(60):
+            client.put_many({f"key:{i * 100 + j}": b"x" * 100 for j in range(100)})
+            time.sleep(0.05)
+    assert eventually(lambda: watch.hints() > 1_000, 20), watch.hints()
+    watch.kvctl("fault", "heal", "--all")
+    assert eventually(lambda: watch.hints() == 0 and watch.state("n3") == UP, 60)
+    watch.kvctl("fault", "wipe", "n2", "--yes")
+    watch.kvctl("fault", "restart", "n2")
+    watch.kvctl("repair", "run")
+    time.sleep(8)
+    for name, moving in (("hints", lambda r: r.hints), ("walks", lambda r: r.repair and r.repair.active)):
+        old = [
+            (shown.at_ms - report.wall_ms, later.at_ms - report.wall_ms)
+            for shown, later in pairwise(watch.shown)
+            for report in shown.view.sample.reports
+            if report is not None and moving(report)
+        ]
+        shown, replaced = [sorted(ms[i] / 1000 for ms in old) for i in (0, 1)]
+        tell(f"figures of {name}, {len(old)} times", (
+            f"{shown[len(shown) // 2]:.2f} s old when shown, worst {shown[-1]:.2f} s; "
+            f"{replaced[len(replaced) // 2]:.2f} s when the next one comes, worst {replaced[-1]:.2f} s"
+        ) if old else "none moved")  # fmt: skip
 
 
 def main(wanted: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from kvctl.console.sample import GONE, RUNS, Sample
-from kvctl.console.sampler import Looker, Sampler
+from kvctl.console.sampler import REQUEST_S, Looker, Sampler
 from kvctl.console.troubles import verdict_of
 from kvctl.console.view import ClusterView, advance
 from kvctl.local import load
@@ -67,6 +69,28 @@ def test_it_goes_on_when_the_node_it_is_connected_to_dies(local: Kvctl) -> None:
     assert row.process is not None
     assert row.process.state == GONE
     assert [fault.kind for fault in view.faults] == ["kill"]
+    looker.close()
+
+
+def test_no_look_is_lost_when_the_node_it_asks_stands_still(local: Kvctl) -> None:
+    """It is paused in the midst of it: others are asked in the same look, and first from then on."""
+    cluster = load("local")
+    looker = Looker(cluster.addresses[:1], cluster)
+    assert view_of(looker).sample.asked == "n1"
+    victim = cluster.process("n1")
+    assert victim is not None
+    os.kill(victim.pid, signal.SIGSTOP)
+    try:
+        view = view_of(looker)
+        assert view.sample.asked in ("n2", "n3")
+        assert not view.sample.problem
+        assert [row.fresh for row in view.rows] == [False, True, True]
+        begun = time.monotonic()
+        assert view_of(looker).sample.asked in ("n2", "n3")
+        assert time.monotonic() - begun < REQUEST_S, "n1 is not waited for again"
+    finally:
+        os.kill(victim.pid, signal.SIGCONT)
+    assert eventually(lambda: all(report is not None for report in looker.look()[0].reports))
     looker.close()
 
 

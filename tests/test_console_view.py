@@ -232,3 +232,17 @@ def test_node_ids_of_any_length_and_all_states_make_rows() -> None:
     view = advance(view, look(report(N1), report(N2), report(long), at_ms=WALL + 1000), ring)
     assert [row.id for row in view.rows] == ["n1", "n2", long]
     assert set(view.kept) == {"n1", "n2", long}
+
+
+def test_when_no_node_answers_nothing_is_said_to_be_known() -> None:
+    """A look that found nobody: no live count, no hints, no figure; the ring and the last reports stay."""
+    nobody = look(None, None, None, at_ms=WALL + 1_000, problem="no answer from anybody")
+    view = seen(look(*map(report, (N1, N2, N3))), nobody)
+    assert verdict_of(view).word == "CANNOT SEE"
+    assert view.reach.live == ()
+    assert view.point.hints is None
+    assert view.point.served is None
+    assert view.ring is RING
+    assert [(row.state, row.fresh, row.report is not None, row.phi) for row in view.rows] == [
+        (DOWN, False, True, None)
+    ] * 3

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from kvctl.console import matrix
+from kvctl.console.app import Console
 from kvctl.console.telling import ALIKE_MS, event_lines
 from kvctl.console.widgets.foot import places
 from kvctl.console.widgets.pane import Made
 from kvctl.console.widgets.tones import Line, fit, text_of
 from kvnode.protocol.messages import Event
 from kvnode.protocol.types import NodeId
-from tests.console_pilot import SPLIT, Console, Noted, Still, awaited, screen_text, view_of
+from tests.console_pilot import SPLIT, Noted, Still, awaited, screen_text, until, view_of
 
 NAMES = {"n1", "n2", "n3"}
 
@@ -122,3 +123,19 @@ def test_what_is_soon_measured_is_measured_right(raw: str) -> None:
     shown = fit(text_of(raw), 10)
     assert cell_len(shown) == 10
     assert not any(char in shown for char in "\x1b\t\u202e")
+
+
+@pytest.mark.parametrize(("words", "happens"), [("hints", "hints"), ("heal all", "kvctl fault heal --all")])
+@awaited
+async def test_the_palette_has_every_screen_and_every_action(words: str, happens: str) -> None:
+    """By its name, as if its key had been pressed."""
+    runner = Noted()
+    app = Console(Still(view_of(SPLIT)), runner=runner)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.pause(0.1)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: len(app.screen_stack) == 2)
+        await pilot.press(*(" " if c == " " else c for c in words))
+        await until(pilot, lambda: f"({'4' if words == 'hints' else 'H'})" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: happens in (app.current_mode, *runner.lines))

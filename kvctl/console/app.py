@@ -260,7 +260,7 @@ class Console(App[None]):
     def action_help(self) -> None:
         """The keys of this screen."""
         if isinstance(self.screen, Page):
-            self.push_screen(Show("Keys", help_lines(self.screen)))
+            self.push_screen(Show("Keys", help_lines(self.screen, min(self.size.width - 4, 106))))
 
     def action_hold(self) -> None:
         """Let it stand still, or go on."""

@@ -77,12 +77,11 @@ def figure_lines(view: ClusterView, row: Row, width: int) -> list[Line]:
     at = view.rows.index(row)
     past = [p.nodes[at] if at < len(p.nodes) else None for p in view.points[-SPARK_MAX:]]
     report = row.report
+    kept = count(row.point.hints if row.fresh else None)
     lines: list[Line] = [
         _spark("ops/s", [p.ops_s if p else None for p in past], rate(row.point.ops_s), "one", width),
         _spark("p99", [p.p99_ms if p else None for p in past], took(row.point.p99_ms), "two", width),
-        _spark(
-            "hints kept", [float(p.hints) if p else None for p in past], count(row.point.hints), "three", width
-        ),
+        _spark("hints kept", [float(p.hints) if p else None for p in past], kept, "three", width),
     ]  # fmt: skip
     if report is None or not row.fresh:
         return lines
@@ -90,8 +89,8 @@ def figure_lines(view: ClusterView, row: Row, width: int) -> list[Line]:
     lines += fact("for it", f"{waiting:,} hints wait elsewhere", width, "warn" if waiting else "plain")
     for hints in report.hints:
         moving = f", {hints.per_s:.0f}/s" if hints.per_s else ""
-        kept = f"{hints.count:,} for {show(hints.owner)}, {size(hints.bytes)}{moving}"
-        lines += fact("keeps", kept, width, "warn")
+        told = f"{hints.count:,} for {show(hints.owner)}, {size(hints.bytes)}{moving}"
+        lines += fact("keeps", told, width, "warn")
     repair = report.repair
     if repair is not None:
         idle = not repair.active and not repair.waiting

@@ -5,12 +5,17 @@ Promises: a key that works is listed, one that does not is not. Never: written b
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from textual.screen import Screen
 
 from kvctl.console.widgets.tones import Line
 
+KEYS = 15
+"""Cells of the keys, before what they do."""
 
-def help_lines(screen: Screen[None]) -> list[Line]:
+
+def help_lines(screen: Screen[None], width: int = 100) -> list[Line]:
     """Keys and what they do: those of the screen first, then those of every screen."""
     here: dict[str, tuple[str, str, str, list[str]]] = {}
     groups: dict[str, list[str]] = {}
@@ -40,7 +45,7 @@ def help_lines(screen: Screen[None]) -> list[Line]:
             lines += [((owner, "head"),)]
             for action in groups[owner]:
                 _, about, name, keys = here[action]
-                lines.append(
-                    ((f"  {' '.join(dict.fromkeys(keys)):<12}", "accent"), f" {about}", (f"  ({name})", "dim"))
-                )
+                parts = wrap(f"{about}  ({name})", max(16, width - KEYS))
+                shown = f"  {' '.join(dict.fromkeys(keys))}"
+                lines += [((f"{shown if i == 0 else '':<{KEYS}}", "accent"), part) for i, part in enumerate(parts)]
     return lines

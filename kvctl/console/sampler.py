@@ -1,7 +1,7 @@
 """Looks at a live cluster once a second, in a thread of its own, by way of any one node that answers.
 
-Promises: one look takes a bounded time, whatever nodes do; a look that found nothing is posted as well, with
-the reason. Never: blocks the screen, asks more often than once a period, or gives up.
+Promises: one look takes a bounded time, whatever nodes do; while any node answers, no look finds nothing; one
+that did is posted as well, with the reason. Never: blocks the screen, asks more than once a period, or gives up.
 
     status, by the node asked ──► reports ──► the silent ones are asked directly ──► events of those that told
 """
@@ -32,7 +32,9 @@ PERIOD_S = 1.0
 STATUS_S = 0.5
 """How long the node asked waits for the others."""
 REQUEST_S = 1.2
-"""...and how long it is waited for, with a second try elsewhere."""
+"""...and how long it is waited for, before others are asked."""
+OTHERS = 3
+"""So many, at once."""
 DIRECT_S = 0.5
 """How long the silent ones have to answer us."""
 OWN_MS = 50
@@ -63,6 +65,10 @@ class Looker:
         self._silent: list[NodeId] = []
         """Those that the node asked last did not hear."""
         self._was: set[NodeId] = set()
+        self._asked = NodeId("")
+        """The one that answered last."""
+        self._late = False
+        """Whether the one that is asked first keeps us waiting."""
 
     def look(self) -> tuple[Sample, Ring | None]:
         """What there is to see, within some three seconds."""
@@ -85,23 +91,32 @@ class Looker:
         """Ask the cluster. Raises `KvError`."""
         client = self._connected()
         # Those that were silent last time are asked while the others gather: silence costs its wait but once.
-        told, direct = self._status(client, [node for node in self._silent if node not in gone])
+        silent = [node for node in self._silent if node not in gone]
+        try:
+            told, direct = self._status(client, silent)
+        except KvError as error:
+            told, direct = self._elsewhere(client, error), {}
         problem = nonsense(told)
         if problem:
             self._avoid(told.asked)
             return self._blind(problem)
         self._learn(told.ring)
+        before, self._asked = self._asked, told.asked
         reports = direct | {r.id: r for r in told.reports if r is not None}
         self._silent = [m.id for m, r in zip(told.ring.members, told.reports, strict=True) if r is None]
         fresh = [node for node in self._silent if node not in reports.keys() | gone | self._was]
         reports |= self._direct(client, fresh)
         self._was = set(self._silent)
+        events = self._events(client, reports)
+        if self._late:
+            self._late = False
+            self._avoid(before)
         return Sample(
             at_ms=0,
             asked=told.asked,
             reports=tuple(reports.get(member.id) for member in told.ring.members),
             direct=tuple(node for node in self._silent if node in reports),
-            events=self._events(client, reports),
+            events=events,
         )
 
     def _status(
@@ -117,6 +132,21 @@ class Looker:
         if isinstance(call.outcome, m.ClusterReport):
             return call.outcome, direct
         raise call.outcome if isinstance(call.outcome, KvError) else KvError("it answered with something else")
+
+    def _elsewhere(self, client: Client, error: KvError) -> m.ClusterReport:
+        """The node asked keeps us waiting: a few others are asked at once, and are from now on. Raises `error`."""
+        ring, away = self._ring, {self._asked, *self._silent}
+        others = [member.id for member in ring.members if member.id not in away] if ring is not None else []
+        if not others:
+            raise error
+        wait_ms = round(STATUS_S * 1000)
+        outcomes = client.ask_each(lambda rid, _: m.Status(rid, wait_ms), others[:OTHERS], REQUEST_S)
+        for told in outcomes.values():
+            if isinstance(told, m.ClusterReport) and not nonsense(told):
+                self._was.add(self._asked)  # it was asked just now, and did not answer
+                self._late = True
+                return told
+        raise error
 
     def _connected(self) -> Client:
         if self._client is None:

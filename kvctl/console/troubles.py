@@ -230,7 +230,7 @@ def _hints(view: ClusterView) -> Iterator[Trouble]:
     for owner in owners:
         kept = [held for held in view.hints if held.hints.owner == owner]
         count, rate = sum(h.hints.count for h in kept), sum(h.hints.per_s for h in kept)
-        what = f"{count:,} hints for {owner}"
+        what = f"{count:,} hint{'' if count == 1 else 's'} for {owner}"
         why = f"kept by {', '.join(h.holder for h in kept)}, the oldest for {span(max(h.age_ms for h in kept))}"
         if rate > 0:
             heals = f"in {span(ceil(count / rate) * 1000)}, at {rate:,.0f}/s"

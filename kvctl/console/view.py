@@ -145,7 +145,7 @@ def advance(view: ClusterView, sample: Sample, ring: Ring | None) -> ClusterView
     """The view after one more look. `ring`: the one of this sample, or the last that was known."""
     ring = ring or view.ring
     events = _joined(view.events, sample.events)
-    if ring is None or len(sample.reports) != len(ring.members):
+    if ring is None or sample.problem or len(sample.reports) != len(ring.members):
         return _blind(view, sample, ring, events)
     told = told_of(ring, sample)
     faults = (*sample.faults, *_inside(sample))

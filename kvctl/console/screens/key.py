@@ -19,14 +19,13 @@ from textual.widget import Widget
 
 from kvctl.client import Client
 from kvctl.console.actions import Action
+from kvctl.console.askingpage import AGAIN, AskingPage
 from kvctl.console.figures import clock
 from kvctl.console.keymap import Key, bindings
-from kvctl.console.page import Page
 from kvctl.console.view import ClusterView
 from kvctl.console.widgets.dialogs import Form
 from kvctl.console.widgets.pane import Pane
-from kvctl.console.widgets.tones import Cell, Line, clean, fit
-from kvctl.errors import KvError
+from kvctl.console.widgets.tones import Cell, Line, clean, fit, text_of, tone_of, width_of, wrapped
 from kvctl.model import Item
 from kvctl.output import show, utc
 from kvctl.render_explain import explain_view
@@ -35,13 +34,15 @@ from kvnode.protocol import messages as m
 from kvnode.protocol.ring import SLOTS
 from kvnode.protocol.types import Version, decode_record, time_to_wall
 
-COLUMN = 34
+COLUMN = 56
 VALUE_LINES = 6
+TOLD = ("present", "register", "absent")
+"""States of a replica that told what it holds."""
 ACTS = (
     Key("put_key", "P", "put", "Put", "write another value over what is shown", True),
     Key("merge", "M", "merge", "Merge", "write one value over all siblings shown", True),
     Key("delete_key", "ctrl+d", "delete", "Delete", "write a tombstone over what is shown (asks first)", True),
-    Key("again", "f5,u", "again", "Again", "ask the replicas again", True),
+    AGAIN,
 )
 
 
@@ -65,7 +66,7 @@ def arg_of(key: bytes) -> str:
     return os.fsdecode(key)
 
 
-class KeyPage(Page):
+class KeyPage(AskingPage[Seen]):
     """One key."""
 
     NAME = "key"
@@ -75,40 +76,28 @@ class KeyPage(Page):
     def __init__(self, key: bytes) -> None:
         super().__init__()
         self.key = key
-        self._seen: Seen | str = "asking the owners ..."
-        self._at_ms = 0
 
     def body(self) -> Iterable[Widget]:
         """One pane."""
         yield Pane(id="key")
 
     def on_mount(self) -> None:
-        """Ask at once."""
+        """The title."""
         self.query_one("#key").border_title = f"Key {clean(show(self.key))[:60]}".replace("[", "\\[")
         super().on_mount()
-        self.action_again()
 
-    def action_again(self) -> None:
-        """Ask again."""
-        self._ask()
-
-    @work(exclusive=True, group="ask")
-    async def _ask(self) -> None:
-        try:
-            self._seen = await self.board.asker.ask(lambda client: look(client, self.key))
-        except KvError as error:
-            self._seen = error.message
-        self._at_ms = self.board.now_ms()
-        self.renew()
+    def question(self, client: Client) -> Seen:
+        """Its copies, and what a read returns."""
+        return look(client, self.key)
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
         pane = self.query_one("#key", Pane)
-        if isinstance(self._seen, str):
-            pane.show([((self._seen, "dim"),)])
+        if isinstance(self.told, str):
+            pane.show([((self.told, "dim"),)])
         else:
-            pane.border_subtitle = f"asked {clock(self._at_ms)}"
-            pane.show(key_lines(self.key, self._seen, self.size.width - 4))
+            pane.border_subtitle = f"asked {clock(self.asked_ms)}"
+            pane.show(key_lines(self.key, self.told, self.size.width - 4))
 
     def subject(self) -> Action:
         """This key."""
@@ -118,11 +107,11 @@ class KeyPage(Page):
 
     def _over(self) -> tuple[str, ...]:
         """Flags of a write that covers what is shown, and no more."""
-        if isinstance(self._seen, str):
+        if isinstance(self.told, str):
             return ()
-        if is_register(self._seen.told):
-            return ("--mode", "strong", "--if-match", self._seen.item.context)
-        return ("--context", self._seen.item.context)
+        if is_register(self.told.told):
+            return ("--mode", "strong", "--if-match", self.told.item.context)
+        return ("--context", self.told.item.context)
 
     @work
     async def action_put(self) -> None:
@@ -132,10 +121,10 @@ class KeyPage(Page):
     @work
     async def action_merge(self) -> None:
         """A form that begins with all siblings, one after another."""
-        if isinstance(self._seen, str) or len(self._seen.item.siblings) < 2:
+        if isinstance(self.told, str) or len(self.told.item.siblings) < 2:
             self.board.tell("there is one value at most: nothing to merge", "dim")
             return
-        values = [v.value.decode("utf-8", "replace") for v in self._seen.item.siblings]
+        values = [v.value.decode("utf-8", "replace") for v in self.told.item.siblings]
         await self._write(f"Merge {len(values)} siblings", ",".join(values))
 
     async def _write(self, title: str, value: str) -> None:
@@ -148,9 +137,9 @@ class KeyPage(Page):
         await self._done(Action(("put", *self._over(), "--", arg_of(self.key), told["value"])))
 
     def _newest(self) -> str:
-        if isinstance(self._seen, str) or not self._seen.item.siblings:
+        if isinstance(self.told, str) or not self.told.item.siblings:
             return ""
-        return self._seen.item.siblings[-1].value.decode("utf-8", "replace")
+        return self.told.item.siblings[-1].value.decode("utf-8", "replace")
 
     @work
     async def action_delete(self) -> None:
@@ -173,12 +162,13 @@ def key_lines(key: bytes, seen: Seen, width: int) -> list[Line]:
     lines: list[Line] = [
         (("slot ", "dim"), f"{told.slot} of {SLOTS}", ("  partition ", "dim"), f"{told.partition} of {seen.q}",
          ("  epoch ", "dim"), str(told.epoch), ("  kind ", "dim"),
-         ("register (mode strong)" if is_register(told) else "value", "accent")),
+         ("register" if is_register(told) else "value", "accent")),
         (("ring ", "dim"), ("─" * at, "dim"), ("▲", "accent"), ("─" * (across - at - 1), "dim")),
         (("owners ", "dim"), " > ".join(map(show, told.owners)), ("   fallbacks ", "dim"),
          " > ".join(map(show, told.fallbacks)) or "-"),
         (),
     ]  # fmt: skip
+    lines += [sameness(told), ()]
     each = max(24, min(COLUMN, (width - 2) // max(1, len(told.replicas))))
     together = max(1, width // each)
     columns = [replica_lines(r, each - 2) for r in told.replicas]
@@ -189,7 +179,18 @@ def key_lines(key: bytes, seen: Seen, width: int) -> list[Line]:
     lines += [
         ((f"{show(node)} keeps a hint for {show(owner)}", "warn"),) for node, owner in dict.fromkeys(holders)
     ]
-    return [*lines, *read_lines(key, seen)]
+    return [*lines, *(part for line in read_lines(key, seen) for part in wrapped(line, width))]
+
+
+def sameness(told: m.Explained) -> Line:
+    """Whether the owners hold the same; who tells nothing."""
+    copies = [r for r in told.replicas if r.state in TOLD]
+    silent = [show(r.node) for r in told.replicas if r.state not in TOLD]
+    if len({(r.digest, r.register.record if r.register is not None else b"") for r in copies}) > 1:
+        return (("the owners hold different things: hints, reads and exchanges will mend it", "warn"),)
+    if silent:
+        return ((f"those that answer hold the same; {', '.join(silent)} did not answer", "warn"),)
+    return ((f"all {len(told.replicas)} owners hold the same", "good"),)
 
 
 def replica_lines(replica: m.ReplicaState, width: int) -> list[Line]:
@@ -216,7 +217,9 @@ def version_lines(version: Version, width: int) -> list[Line]:
     """Dot, time, value, what it has seen."""
     at = utc(time_to_wall(version.time))
     dot = f"{version.actor:016x}"[:8]
-    lines: list[Line] = [(), ((f"● {dot}/{version.time}", "two"),), ((f"  {at or '-'}", "dim"),)]
+    if at and len(at) + 2 > width:
+        at = at.partition("T")[2]  # the day is the least of it
+    lines: list[Line] = [(), ((fit(f"● {dot}/{version.time}", width), "two"),), ((f"  {at or '-'}", "dim"),)]
     if version.value is None:
         lines.append((("  (deleted)", "warn"),))
     else:
@@ -225,7 +228,8 @@ def version_lines(version: Version, width: int) -> list[Line]:
         if len(parts) > VALUE_LINES:
             lines.append(((f"  … {len(version.value):,} bytes", "dim"),))
     if version.past:
-        lines.append(((f"  has seen {len(version.past)} other writers", "dim"),))
+        others = f"{len(version.past)} other{'s' if len(version.past) > 1 else ''}"
+        lines.append(((f"  has seen {others}", "dim"),))
     return lines
 
 
@@ -241,14 +245,19 @@ def chopped(text: str, width: int) -> list[str]:
 
 
 def side_by_side(columns: Sequence[Sequence[Line]], each: int) -> list[Line]:
-    """Columns of lines as lines."""
+    """Columns of lines as lines; what is too long for its column is cut, and never moves the next."""
     lines: list[Line] = []
     for y in range(max(map(len, columns), default=0)):
         line: list[Cell] = []
         for column in columns:
             cells = column[y] if y < len(column) else ()
-            used = sum(cell_len(clean(c if isinstance(c, str) else c[0])) for c in cells)
-            line += [*cells, " " * max(0, each - used)]
+            room = each
+            for cell in cells:
+                text = text_of(cell)
+                text = text if width_of(text) < room else fit(text, room - 1)
+                line.append((text, tone_of(cell)))
+                room -= width_of(text)
+            line.append(" " * room)
         lines.append(tuple(line))
     return lines
 

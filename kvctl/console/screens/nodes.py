@@ -92,7 +92,8 @@ class Nodes(Page):
     def _share_out(self, view: ClusterView) -> None:
         """The table, the matrix, the others: each as many lines as it has use for, in this order."""
         if self.has_class("-low"):
-            return  # the style sheet gives the table all there is
+            self.query_one("#all").styles.height = "1fr"
+            return
         body, count = self.size.height - AROUND, len(view.rows)
         matrix_lines = count + 1 + FRAME
         table_lines = min(count + 1 + FRAME, body - min(matrix_lines, max(4, body // 3)))
@@ -142,13 +143,13 @@ def row_of(view: ClusterView, index: int, now_ms: int) -> table.Row:
     assert view.ring is not None
     owns = row.partitions / view.ring.q
     past = [p.nodes[index].ops_s if index < len(p.nodes) else None for p in view.points[-SPARK:]]
-    fault = fault_text(row)
+    fault, waiting = fault_text(row), row.hints_for_it if view.sample.asked else None
     gone = "" if row.fresh else f"last told {span(now_ms - row.heard_ms)} ago" if row.heard_ms else "never told"
     cells: tuple[Cell, ...] = (
         state_cell(row), show(row.id), row.address, share(owns), count(told.keys if told else None),
         size(told.value_bytes) if told else "-",
         (count(row.point.hints if told else None), "warn" if row.point.hints else "plain"),
-        (count(row.hints_for_it), "warn" if row.hints_for_it else "plain"),
+        (count(waiting), "warn" if waiting else "plain"),
         rate(row.point.ops_s), (spark(past, SPARK), "one"), took(row.point.p99_ms),
         (rate(row.errors_s), "warn" if row.errors_s else "plain"), f"{row.seen_by}/{row.observers}",
         "-" if row.phi is None else f"{row.phi:.1f}", span(told.uptime_ms) if told else "-",

@@ -32,6 +32,8 @@ from kvctl.console.widgets.tones import Cell, Line
 from kvctl.output import show
 
 PLOT_MS = 60_000
+VERDICT_LOW = 2
+"""Lines of the answer where there are few in all: the word is in the first."""
 MIDDLE = {"-wide": (8, 10), "-narrow": (5, 8)}
 """Lines of the nodes and the plot, at least and at most."""
 NODE_COLUMNS = (
@@ -40,7 +42,7 @@ NODE_COLUMNS = (
     Column("LOAD", right=True, rank=4), Column("FAULT", flex=True, rank=2),
 )  # fmt: skip
 TROUBLE_COLUMNS = (
-    Column("", most=8), Column("WHAT", most=44), Column("WHY", flex=True, rank=1), Column("HEALS", most=26),
+    Column("", most=8), Column("WHAT", most=44), Column("WHY", flex=True, rank=1), Column("HEALS", most=32),
 )  # fmt: skip
 LEVEL_TONES = {CRITICAL: "bad", DEGRADED: "warn"}
 KEYS = (
@@ -81,7 +83,7 @@ class Overview(Page):
         """All of it."""
         wide = self.size.width
         verdict = verdict_of(view)
-        answer = verdict_lines(verdict, wide)
+        answer = verdict_lines(verdict, wide)[: VERDICT_LOW if self.has_class("-low") else None]
         self.query_one("#verdict", Text).show(answer)
         self.query_one("#verdict").styles.height = len(answer)
         least, most = MIDDLE["-wide" if self.has_class("-wide") else "-narrow"]
@@ -143,7 +145,7 @@ def strip_lines(view: ClusterView, width: int) -> list[Line]:
         return [(("the ring is not known yet", "dim"),)]
     room = width - 7
     short = view.ring.q - view.reach.served
-    told: Line = (
+    told: Line = (("nothing can be seen: what is live is not known", "warn"),) if not view.reach.live else (
         ("one failure from losing quorum ", "dim"), f"{edge(view):.0%}", ("  margin ", "dim"),
         f"{view.reach.margin:.0%}", ("  without quorum ", "dim"),
         (f"{short} of {view.ring.q}", "bad" if short else "plain"),

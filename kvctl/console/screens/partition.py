@@ -10,15 +10,14 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from msgspec import Struct
-from textual import work
 from textual.binding import BindingType
 from textual.widget import Widget
 
 from kvctl.client import Client
 from kvctl.console.actions import Action
+from kvctl.console.askingpage import AGAIN, AskingPage
 from kvctl.console.figures import clock, size
 from kvctl.console.keymap import Key, bindings
-from kvctl.console.page import Page
 from kvctl.console.view import ClusterView
 from kvctl.console.widgets.pane import Pane
 from kvctl.console.widgets.tones import Line
@@ -30,7 +29,7 @@ SCAN_MAX = 2_000
 KEYS_MAX = 200
 ACTS = (
     Key("repair_one", "r", "repair", "Repair", "compare the copies of this partition now", True),
-    Key("again", "f5,u", "again", "Again", "ask for roots and keys again", True),
+    AGAIN,
 )
 
 
@@ -40,6 +39,8 @@ class Asked(Struct, frozen=True):
     roots: dict[str, bytes]
     keys: tuple[bytes, ...]
     scanned: int
+    problem: str = ""
+    """Why no more keys were looked at."""
 
 
 def ask(client: Client, partition: int) -> Asked:
@@ -55,14 +56,17 @@ def ask(client: Client, partition: int) -> Asked:
     }
     found: list[bytes] = []
     scanned = 0
-    for item in client.scan(limit=SCAN_MAX):
-        scanned += 1
-        if partition_of(item.key, ring.q) == partition and len(found) < KEYS_MAX:
-            found.append(item.key)
+    try:
+        for item in client.scan(limit=SCAN_MAX):
+            scanned += 1
+            if partition_of(item.key, ring.q) == partition and len(found) < KEYS_MAX:
+                found.append(item.key)
+    except KvError as error:  # the roots are known all the same
+        return Asked(roots, tuple(found), scanned, error.message)
     return Asked(roots, tuple(found), scanned)
 
 
-class PartitionPage(Page):
+class PartitionPage(AskingPage[Asked]):
     """One partition."""
 
     NAME = "partition"
@@ -72,35 +76,23 @@ class PartitionPage(Page):
     def __init__(self, partition: int) -> None:
         super().__init__()
         self.partition = partition
-        self._asked: Asked | str = "asking the owners ..."
-        self._asked_ms = 0
 
     def body(self) -> Iterable[Widget]:
         """One pane."""
         yield Pane(id="partition")
 
     def on_mount(self) -> None:
-        """Ask at once."""
+        """The title."""
         self.query_one("#partition").border_title = f"Partition {self.partition}"
         super().on_mount()
-        self.action_again()
 
-    def action_again(self) -> None:
-        """Ask for roots and keys."""
-        self._ask()
-
-    @work(exclusive=True, group="ask")
-    async def _ask(self) -> None:
-        try:
-            self._asked = await self.board.asker.ask(lambda client: ask(client, self.partition))
-        except KvError as error:
-            self._asked = error.message
-        self._asked_ms = self.board.now_ms()
-        self.renew()
+    def question(self, client: Client) -> Asked:
+        """Roots and keys."""
+        return ask(client, self.partition)
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
-        self.query_one("#partition", Pane).show(partition_lines(view, self.partition, self._asked, self._asked_ms))
+        self.query_one("#partition", Pane).show(partition_lines(view, self.partition, self.told, self.asked_ms))
 
     def subject(self) -> Action:
         """This partition."""
@@ -111,6 +103,13 @@ class PartitionPage(Page):
         self.board.act(self.subject())
 
 
+def root_text(root: bytes | None) -> str:
+    """As far as it tells trees apart."""
+    if root is None:
+        return "not told"
+    return root.hex()[:16] if any(root) else "(no keys)"
+
+
 def partition_lines(view: ClusterView, partition: int, asked: Asked | str, asked_ms: int) -> list[Line]:
     """Owners with their roots; exchanges; keys."""
     ring = view.ring
@@ -118,8 +117,8 @@ def partition_lines(view: ClusterView, partition: int, asked: Asked | str, asked
         return [(("the ring has no such partition", "warn"),)]
     slots = SLOTS // ring.q
     lines: list[Line] = [
-        (("slots       ", "dim"), f"{partition * slots}..{(partition + 1) * slots - 1}"),
-        (("owners since", "dim"), f" epoch {ring.since[partition]}"),
+        (("slots         ", "dim"), f"{partition * slots}..{(partition + 1) * slots - 1}"),
+        (("owners since  ", "dim"), f"epoch {ring.since[partition]}"),
         (),
         ((f"{'PLACE':<7}{'NODE':<22}{'STATE':<10}{'TREE ROOT':<18}", "head"),),
     ]
@@ -130,12 +129,16 @@ def partition_lines(view: ClusterView, partition: int, asked: Asked | str, asked
         state = row.state if row.fresh else "silent"
         root = roots.get(row.id)
         lines.append((f"{place + 1:<7}{show(row.id):<22}", (f"{state:<10}", "good" if state == "up" else "bad"),
-                      (root.hex()[:16] if root else "-", "plain" if len(known) <= 1 else "warn")))  # fmt: skip
+                      (root_text(root), "plain" if len(known) <= 1 else "warn")))  # fmt: skip
     if isinstance(asked, str):
         lines += [(), ((asked, "dim"),)]
     else:
-        equal = len(known) == 1 and all(node in roots for node in ring.owner_ids(partition))
-        word = ("all owners hold the same", "good") if equal else ("the owners differ, or not all told", "warn")
+        untold = [show(node) for node in ring.owner_ids(partition) if node not in roots]
+        word = ("all owners hold the same", "good")
+        if len(known) > 1:
+            word = ("the owners hold different things", "warn")
+        elif untold:
+            word = (f"{', '.join(untold)} did not tell; the others hold the same", "warn")
         lines += [(), (word, (f"   asked {clock(asked_ms)}", "dim"))]
     lines += [(), (("EXCHANGES UNDER WAY", "head"),)]
     walking = [
@@ -154,4 +157,6 @@ def partition_lines(view: ClusterView, partition: int, asked: Asked | str, asked
             (("KEYS", "head"), (f"  {len(asked.keys)} among the first {asked.scanned} of the cluster", "dim")),
         ]
         lines += [(f"  {show(key)}",) for key in asked.keys]
+        if asked.problem:
+            lines.append(((f"  the search ended: {asked.problem}", "warn"),))
     return lines

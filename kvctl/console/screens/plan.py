@@ -17,16 +17,15 @@ from textual.widget import Widget
 from kvctl.client import Client
 from kvctl.console import cells
 from kvctl.console.actions import Action
+from kvctl.console.askingpage import AskingPage
 from kvctl.console.figures import count, size, span
 from kvctl.console.keymap import Key, bindings
-from kvctl.console.page import Page
 from kvctl.console.view import ClusterView, Row
 from kvctl.console.widgets import table
 from kvctl.console.widgets.dialogs import Form
 from kvctl.console.widgets.pane import Text
 from kvctl.console.widgets.table import Column, KeyTable
-from kvctl.console.widgets.tones import Cell, Line, bar
-from kvctl.errors import KvError
+from kvctl.console.widgets.tones import Cell, Line, bar, wrapped
 from kvctl.output import show
 from kvctl.render_shape import change_text, plan_head, progress_text
 from kvctl.shape import Cost, Progress, cost, progress
@@ -69,10 +68,11 @@ def ask(client: Client) -> Asked:
     return Asked(plan, cost(plan, told), progress(told), told)
 
 
-class PlanScreen(Page):
+class PlanScreen(AskingPage[Asked]):
     """The staged changes, and what they mean."""
 
     NAME = "plan"
+    ASKS = "asking for the plan ..."
     FOCUS = "#members"
     BINDINGS: ClassVar[list[BindingType]] = bindings(ACTS)
 
@@ -83,34 +83,29 @@ class PlanScreen(Page):
         yield KeyTable(COLUMNS, id="members", empty="no node has been seen")
 
     def on_mount(self) -> None:
-        """Ask at once, and then again and again."""
-        self._asked: Asked | str = "asking for the plan ..."
+        """Ask again and again."""
         for name, title in (("plan-head", "Plan"), ("plan-strip", "Ring, before and after"), ("members", "Nodes")):
             self.query_one(f"#{name}").border_title = title
         super().on_mount()
-        self._again()
-        self.set_interval(AGAIN_S, self._again)
+        self.set_interval(AGAIN_S, self._once_more)
 
-    def _again(self) -> None:
-        if self.is_current:
-            self._ask()
+    def question(self, client: Client) -> Asked:
+        """The plan, and how far the last one is."""
+        return ask(client)
 
-    @work(exclusive=True, group="ask")
-    async def _ask(self) -> None:
-        try:
-            self._asked = await self.board.asker.ask(ask)
-        except KvError as error:
-            self._asked = error.message
-        self.renew()
+    def _once_more(self) -> None:
+        """Only where somebody looks, and not before the last answer: one that never comes in time is told too."""
+        if self.is_current and not self.asking:
+            self.action_again()
 
     def show(self, view: ClusterView, now_ms: int) -> None:
         """All of it."""
-        asked = self._asked
+        asked = self.told
         head, strip = self.query_one("#plan-head", Text), self.query_one("#plan-strip", Text)
         if isinstance(asked, str):
             head.show([((asked, "dim"),)])
         else:
-            head.show(head_lines(asked))
+            head.show([part for line in head_lines(asked) for part in wrapped(line, head.size.width)])
             strip.show(strip_lines(asked.told.ring, asked.cost, strip.size.width))
         rows = [member_row(row, None if isinstance(asked, str) else asked) for row in view.rows]
         known = {row.id for row in view.rows}
@@ -120,8 +115,8 @@ class PlanScreen(Page):
 
     def subject(self) -> Action:
         """The plan; or its commit, where there is one."""
-        if not isinstance(self._asked, str) and self._asked.plan.changes and not self._asked.plan.problem:
-            return Action(("cluster", "commit", self._asked.plan.id))
+        if not isinstance(self.told, str) and self.told.plan.changes and not self.told.plan.problem:
+            return Action(("cluster", "commit", self.told.plan.id))
         return Action(("cluster", "plan"))
 
     @work
@@ -157,7 +152,7 @@ class PlanScreen(Page):
 
     async def _done(self, action: Action) -> None:
         await self.board.act(action).wait()
-        self._ask()
+        self.action_again()
 
 
 def change_of(told: Mapping[str, str]) -> Action | str:

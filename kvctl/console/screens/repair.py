@@ -87,7 +87,8 @@ class Repair(Page):
         )])  # fmt: skip
         # Each list has the lines it has use for; walks are brief, so what they found has the rest.
         self.query_one("#by-node").styles.height = min(len(view.rows) + 3, max(5, self.size.height // 2 - 4))
-        self.query_one("#walks").styles.height = min(len(walking) + 3, max(4, self.size.height // 3))
+        walks = min(len(walking) + 3, max(4, self.size.height // 3))
+        self.query_one("#walks").styles.height = "1fr" if self.has_class("-low") else walks
         lately = self.query_one("#repaired", Text)
         happened = [event for event in self.board.happened() if event.kind in KINDS]
         lately.show(

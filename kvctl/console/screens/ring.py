@@ -53,7 +53,10 @@ class RingScreen(Page):
         grid.show(tuple(cell_of(view, p, self._only) for p in range(view.ring.q)) if view.ring is not None else ())
         if view.ring is not None:
             short = view.ring.q - view.reach.served
-            told = f"{view.ring.q} partitions  {short} without quorum  {edge(view):.0%} at the edge"
+            seen = (
+                f"{short} without quorum  {edge(view):.0%} at the edge" if view.reach.live else "none can be seen"
+            )
+            told = f"{view.ring.q} partitions  {seen}"
             grid.border_subtitle = told + (f"  </{self._only}>" if self._only else "")
         self.query_one("#about", Text).show(about_lines(view, grid.cursor, self.size.width - 4, roomy=grid.roomy))
 

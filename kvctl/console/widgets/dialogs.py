@@ -7,7 +7,7 @@ typed, nothing else confirms; everything fits 60 columns and scrolls below. Neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -20,6 +20,7 @@ from kvctl.console.keymap import Key, bindings
 from kvctl.console.widgets.pane import Pane
 from kvctl.console.widgets.tones import Line, clean
 
+Answer = TypeVar("Answer")
 DIALOG_KEYS = (
     Key("cancel", "escape", "cancel", "Cancel", "leave it as it is", True),
     Key("dialog_next", "right,down", "app.focus_next", "Next", "to the next button"),
@@ -34,7 +35,18 @@ def said(text: str, classes: str = "") -> Static:
     return Static(Content(clean(text)), classes=classes)
 
 
-class Confirm(ModalScreen[bool]):
+class Dialog(ModalScreen[Answer]):
+    """Text that scrolls over what stays in sight: a field, the buttons."""
+
+    BELOW = 4
+    """Lines of the frame, and of what stays in sight."""
+
+    def on_resize(self) -> None:
+        """The text has the rest, however little that is."""
+        self.query_one(VerticalScroll).styles.max_height = max(1, self.app.size.height - self.BELOW)
+
+
+class Confirm(Dialog[bool]):
     """Do this? Dismissed with the answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings((*DIALOG_KEYS, QUIT))
@@ -43,6 +55,7 @@ class Confirm(ModalScreen[bool]):
         """`word`: what must be typed; empty where the button is enough."""
         super().__init__()
         self._means, self._details, self._command, self.word = means, tuple(details), command, word
+        self.BELOW = Dialog.BELOW + 3 if word else Dialog.BELOW
 
     def compose(self) -> ComposeResult:
         """The question."""
@@ -114,7 +127,7 @@ class Field(Input):
     """One line of a form."""
 
 
-class Form(ModalScreen["dict[str, str] | None"]):
+class Form(Dialog["dict[str, str] | None"]):
     """Some fields. Dismissed with their values, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(DIALOG_KEYS[:1])

@@ -113,8 +113,8 @@ class Plot(Toned):
         values = [v for s in self._picture.series for v in s.values if v is not None]
         top = max(values, default=0.0)
         if self._picture.log:
-            low = max(min((v for v in values if v > 0), default=1.0), 1e-3)
-            return 10 ** int(log10(low) // 1), max(10 ** -int(-log10(max(top, low)) // 1), 10 * low)
+            low = 10.0 ** int(log10(max(min((v for v in values if v > 0), default=1.0), 1e-3)) // 1)
+            return low, max(10.0 ** -int(-log10(max(top, low)) // 1), 10 * low)
         return 0.0, _nice(top)
 
     def _height_of(self, value: float, low: float, top: float) -> float:

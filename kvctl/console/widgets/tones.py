@@ -7,6 +7,7 @@ wider than its place; a tone only repeats what the words say. Never: a colour th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import ClassVar, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -66,11 +67,20 @@ def tone_of(cell: Cell) -> str:
     return PLAIN if isinstance(cell, str) else cell[1]
 
 
-def joined(spans: Sequence[Cell]) -> tuple[Span, ...]:
+def bared(cell: Cell) -> tuple[Span, ...]:
+    """What is bad without the blanks around it: it may be underlined."""
+    text, kind = (cell, PLAIN) if isinstance(cell, str) else cell
+    core = text.strip(" ")
+    if kind != BAD or core == text or not core:
+        return ((text, kind),)
+    at = text.index(core)
+    return ((text[:at], PLAIN), (core, BAD), (text[at + len(core) :], PLAIN))
+
+
+def joined(spans: Iterable[Cell]) -> tuple[Span, ...]:
     """Neighbours of one tone as one."""
     found: list[Span] = []
-    for span in spans:
-        text, kind = (span, PLAIN) if isinstance(span, str) else span
+    for text, kind in (part for span in spans for part in bared(span)):
         if found and found[-1][1] == kind:
             found[-1] = (found[-1][0] + text, kind)
         else:
@@ -129,7 +139,9 @@ class Toned(Widget):
 
     def segments(self, line: Iterable[Cell]) -> list[Segment]:
         """A line of spans, as segments."""
-        return [Segment(text_of(cell), self.tone(tone_of(cell))) for cell in line]
+        return [
+            Segment(text_of(part), self.tone(tone_of(part))) for cell in line for part in bared(cell) if part[0]
+        ]
 
     def strip(self, line: Iterable[Cell], width: int) -> Strip:
         """A line of spans, exactly so wide."""
@@ -139,6 +151,14 @@ class Toned(Widget):
         return (
             Strip.join([strip.crop(0, width - 1), Strip([Segment(CUT, self.tone(DIM))])]) if width else Strip([])
         )
+
+
+def wrapped(line: Line, width: int) -> list[Line]:
+    """A line of words over as many lines as it takes; those of more than one tone are left as they are."""
+    if len(line) != 1:
+        return [line]
+    text, tone = text_of(line[0]), tone_of(line[0])
+    return [((part, tone),) for part in wrap(text, max(8, width))] or [line]
 
 
 # ---- small pictures in text ------------------------------------------------------------------
