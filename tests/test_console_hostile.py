@@ -145,7 +145,7 @@ async def test_a_register_shows_what_was_promised_and_accepted() -> None:
         app.push_screen(KeyPage(b"lock"))
         await pilot.pause(0.15)
         text = screen_text(app)
-        assert "register (mode strong)" in text
+        assert "kind register" in text
         assert "accepted" in text
         assert "accepted by n1, n2, n3" in text
         await pilot.press("ctrl+d")
