@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from kvctl.errors import Invalid, KvError, Refused
 from kvctl.health import silent, up_of
 from kvctl.local import NoSuchObject
+from kvctl.settings import NAME
 from kvnode.protocol.messages import Change, ChangeKind, ClusterReport
 from kvnode.protocol.ring import majority
 
@@ -18,6 +19,8 @@ from kvnode.protocol.ring import majority
 def newcomer_problem(told: ClusterReport, node: str) -> KvError | None:
     """Why a node cannot become a member, as far as the cluster knows it."""
     ring = told.ring
+    if not NAME.fullmatch(node):
+        return Invalid(f"{node!r} is no name: letters, digits and ._- only, 64 at most", "kvctl node ls")
     if any(member.id == node for member in ring.members):
         return Invalid(f"{node} is a member already", "kvctl status")
     if any(member.id == node for member in ring.removed):
@@ -37,6 +40,8 @@ def member_problem(told: ClusterReport, node: str) -> KvError | None:
     """Why a node cannot leave or be replaced: it is no member."""
     if any(member.id == node for member in told.ring.members):
         return None
+    if any(one.member.id == node for one in told.outside):
+        return NoSuchObject(f"{node} is no member: it waits outside, and owns nothing", f"kvctl node stop {node}")
     return NoSuchObject(f"the cluster has no member {node}", "kvctl node ls")
 
 

@@ -72,7 +72,9 @@ RECORD = blob(version(5, 0))
 
 def kept_for_n1(*out: NodeId) -> Hand:
     """n4, which owns nothing, keeps a record for n1. `out`: whom it cannot reach."""
-    hand = Hand(three_of_four(), me=N4)
+    four = three_of_four()
+    members = (*four.members, Member(N5, "127.0.0.1:7005", "n5"))
+    hand = Hand(replace(four, members=members), me=N4)
     hand.lose(*out)
     until = hand.local.steady + 10_000
     sent = hand.say(N2, m.KeepHint(9, 1, N1, KEY, RECORD, WALL + until))
@@ -81,10 +83,9 @@ def kept_for_n1(*out: NodeId) -> Hand:
 
 
 def removed(ring: Ring) -> Ring:
-    """n1 has lost its place to n5, which has just come."""
-    members = (*ring.members, Member(N5, "127.0.0.1:7005", "n5"))
+    """n1 has lost its place to n5."""
     owners = tuple(tuple(4 if o == 0 else o for o in some) for some in ring.owners)
-    return replace(ring, epoch=2, members=members, owners=owners, since=(2,) * ring.q)
+    return replace(ring, epoch=2, owners=owners, since=(2,) * ring.q)
 
 
 def delivered(hand: Hand, sent: Sent) -> set[NodeId]:
@@ -128,18 +129,22 @@ def test_a_hint_that_another_kept_before_is_as_old_as_it_was_there() -> None:
     assert to(N3, sent) == [m.ReplicaWritten(10)], "its keeper takes it for delivered"
     assert hand.node.hints.oldest() == old
     assert [view.oldest_ms for view in hand.node.hints.views()] == [old]
-    hand.say(N3, m.KeepHint(11, 1, N1, KEY, RECORD, until, old - 1))
+    hand.say(N3, m.KeepHint(11, 1, N1, KEY, blob(version(5, 1, value=b"w")), until, old - 1))
     assert hand.node.hints.oldest() == old - 1
     assert {hint.since for hint in hand.store.kept.values()} == {old, old - 1}
 
+    refused = to(N3, hand.say(N3, m.KeepHint(12, 1, N2, KEY, RECORD, until, old - 2)))
+    assert [type(x) for x in refused] == [m.ReplicaRefused], "two copies would be one: both are counted somewhere"
+    assert (N2, KEY) not in hand.store.kept
+
 
 def test_a_node_that_leaves_hands_what_it_keeps_for_one_out_of_reach_to_another() -> None:
-    """It would stay for as long as that one is down. The other keeps it as long as this one has, then it goes."""
+    """It would stay for as long as that one is down. No owner is asked: it has a copy, and two would be one."""
     hand = kept_for_n1(N1)
     since = hand.node.hints.oldest()
     assert not [x for _, x in hand.wait(100) if isinstance(x, m.KeepHint)], "as long as it stays, it keeps it"
     sent = hand.say(N2, m.RingTold(replace(hand.ring, epoch=2, leaving=(N4,)))) + hand.wait(100)
     (keeper, order), *more = [(who, x) for who, x in sent if isinstance(x, m.KeepHint)]
-    assert keeper in (N2, N3) and not more and (order.owner, order.since, order.record) == (N1, since, RECORD)
+    assert keeper == N5 and not more and (order.owner, order.since, order.record) == (N1, since, RECORD)
     hand.say(keeper, m.ReplicaWritten(order.rid))
     assert not hand.store.kept and not hand.node.hints.oldest()

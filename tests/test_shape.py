@@ -233,6 +233,8 @@ def test_a_name_that_cannot_join_is_refused_with_the_way_out() -> None:
     assert problem(newcomer_problem(five(), "n5"))[0] is Invalid
     assert "never returns" in problem(newcomer_problem(five(removed), "n9"))[1]
     assert problem(newcomer_problem(five(), "n7"))[0] is NoSuchObject
+    assert problem(newcomer_problem(five(), "../x"))[0] is Invalid
+    assert "waits outside" in problem(member_problem(five(), "n6"))[1]
     assert problem(member_problem(five(), "n6"))[0] is NoSuchObject
     assert member_problem(five(), "n1") is None
 

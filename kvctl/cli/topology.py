@@ -13,7 +13,7 @@ import typer
 
 from kvctl.cli.base import Ctl, DryRun, Yes, command, group
 from kvctl.cli.words import byte_rate
-from kvctl.errors import Conflict, KvError
+from kvctl.errors import Conflict, Invalid, KvError
 
 if TYPE_CHECKING:
     from kvctl.render import Object
@@ -70,6 +70,8 @@ def replace(
 
     told = ctl.client().status()
     _raise(member_problem(told, old))
+    if old == new:
+        raise Invalid(f"{old} cannot take its own places", f"kvctl node add, then kvctl cluster replace {old} NEW")
     _raise(newcomer_problem(told, new))
     _stage(ctl, ChangeKind.REPLACE, old, new, dry_run=dry_run)
 
@@ -140,6 +142,8 @@ def plan(ctl: Ctl) -> None:
         ctl.note(f"next: kvctl cluster commit {found.id}")
     elif found.changes:
         raise Conflict(f"this plan cannot be committed: {found.problem}", "kvctl cluster clear")
+    else:
+        ctl.note(f"{found.problem}. next: kvctl cluster join ID, leave ID, or replace OLD NEW")
 
 
 @command(app)
@@ -179,15 +183,18 @@ def check_meant(found: Plan, wanted: str | None, ring: Ring) -> None:
     """Raises `Conflict` unless this is the plan that is meant."""
     from kvctl import planlog
 
+    nothing = bool(found.problem) and not found.changes
     if wanted is None:
+        if nothing:
+            raise Conflict(found.problem, "kvctl cluster join ID, leave ID, or replace OLD NEW")
         printed = planlog.last(ring.cluster_id)
         if printed is None:
             raise Conflict("no plan was printed since the last commit", "kvctl cluster plan")
         wanted = printed.plan
     if wanted != found.id:
+        now = "nothing is staged" if nothing else f"it would be plan {found.id} of epoch {found.epoch}"
         raise Conflict(
-            f"plan {wanted} is stale: since it was printed the ring, or what is staged, has changed "
-            f"(it would be plan {found.id} of epoch {found.epoch} now)",
+            f"plan {wanted} is stale: since it was printed the ring, or what is staged, has changed ({now} now)",
             "kvctl cluster plan",
         )
     if found.problem:

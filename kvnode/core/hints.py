@@ -189,7 +189,10 @@ class Hints:
         if order.owner == local.me or outside:
             return outbox.send(sender, ReplicaRefused(order.rid, f"no hint can be kept for {order.owner} here"))
         try:
-            kept = self.keep(order.owner, order.key, merge_held(None, order.record), order.since)
+            held, mine = merge_held(None, order.record), self.record(order.key)
+            if order.since and mine is not None and merge_held(mine, order.record) is mine:
+                return outbox.send(sender, ReplicaRefused(order.rid, "two copies here would be one"))
+            kept = self.keep(order.owner, order.key, held, order.since)
         except msgspec.MsgspecError:
             local.counters["malformed_records"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "malformed record"))
@@ -268,12 +271,8 @@ class Hints:
         return False
 
     def _reachable(self, owner: NodeId) -> bool:
-        return owner not in self._local.peers.avoided or self._leaves or self._aged(owner)
-
-    @property
-    def _leaves(self) -> bool:
-        """Whether this node is to go: what it keeps for one that is out of reach is handed to another."""
-        return self._local.me in self._local.routes.leaving
+        leaves = self._local.me in self._local.routes.leaving  # then others keep what cannot be delivered
+        return owner not in self._local.peers.avoided or leaves or self._aged(owner)
 
     def _aged(self, owner: NodeId) -> bool:
         """Whether the oldest hint for an owner has waited for longer than hints are to."""
@@ -300,8 +299,8 @@ class Hints:
             if hint is None:
                 continue
             to, handed = self._target(owner, key, hint), False
-            if to is None and self._leaves:
-                to, handed = self._stand_in(owner, key), True
+            if to is None and local.me in local.routes.leaving:
+                to, handed = self._stand_in(key), True
             if to is None:
                 kept.queue.append(key)
                 kept.wait_until = now + config.HINT_RETRY_MS
@@ -320,12 +319,11 @@ class Hints:
             else:
                 self._outbox.send(to, WriteReplica(rid, epoch, key, blob, until))
 
-    def _stand_in(self, owner: NodeId, key: bytes) -> NodeId | None:
-        """Who keeps a hint in place of this node: a fallback, else another owner."""
+    def _stand_in(self, key: bytes) -> NodeId | None:
+        """Who may keep a hint in place of this node; it refuses if it has one of the key."""
         routes, avoided = self._local.routes, self._local.peers.avoided
-        partition = routes.partition(key)
-        others = (*routes.fallbacks(partition), *routes.owners[partition])
-        return next((node for node in others if node not in (self._local.me, owner, *avoided)), None)
+        others = [f for f in routes.fallbacks(routes.partition(key)) if f not in avoided]
+        return self._local.rng.choice(others) if others else None
 
     def _take_over(self, owner: NodeId, kept: Kept, key: bytes, hint: Hint) -> None:
         """As another owner of the key: what is kept goes into our own copy, which mostly has it."""
