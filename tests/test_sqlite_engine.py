@@ -196,6 +196,24 @@ def test_a_commit_that_never_returns_has_failed_for_good(tmp_path: Path, monkeyp
         other.execute("ROLLBACK")
 
 
+def test_a_process_that_stood_still_gives_its_commit_the_time_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node held for an hour (SIGSTOP) goes on: that was no commit of an hour."""
+    skipped = 0
+    clock = time.monotonic_ns
+    monkeypatch.setattr("kvnode.shell.sqlite.log.time.monotonic_ns", lambda: clock() + skipped)
+    with opening(tmp_path / "n1", NO_FLUSH) as engine:
+        with closing(sqlite3.connect(tmp_path / "n1" / "log.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            engine.submit(1, {b"a": held(b"1")})
+            engine.durable()
+            skipped = 3_600_000_000_000
+            assert engine.durable() == 0
+            other.execute("ROLLBACK")
+        wait(engine, 1)
+
+
 def test_a_failed_flush_stops_the_node_and_loses_nothing(tmp_path: Path) -> None:
     """The log has it all: the next start replays."""
     with opening(tmp_path / "n1", Settings(memtable_bytes=0)) as engine:
