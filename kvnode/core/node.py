@@ -207,17 +207,17 @@ class Node:
         local.clock.wall = wall
         local.steady = int(now + self._steady_base)
 
-    def receive(self, sender: Address, message: m.Message) -> None:
+    def receive(self, sender: Address, message: Any) -> None:
         """Act on one message. What it may be depends on who sent it."""
         kind = type(message)
         if isinstance(sender, str):
-            local = self._local
+            local, routes = self._local, self._local.routes
             handler = self._from_node.get(kind)
-            if sender not in local.routes.known and kind not in OF_STRANGERS:
+            if sender not in routes.known and kind not in OF_STRANGERS:
                 return local.ignore("said_by_a_stranger")
             if local.peers.avoided:
                 self._heard(NodeId(sender), message)
-            if kind in GATED and not self._admitted(sender, message):
+            if kind in GATED and message.epoch != routes.uniform and not self._admitted(sender, message):
                 return None
         else:
             handler = self._from_client.get(kind)
@@ -228,8 +228,6 @@ class Node:
 
     def _admitted(self, sender: str, message: Any) -> bool:
         """Whether what acts across a change of owners may be acted on now; what tells of our own commit may."""
-        if message.epoch == self._local.routes.uniform and type(message) is not m.ScanReplica:
-            return True
         return (sender == self.id and type(message) in LOOPED) or self.shaping.gate.admits(NodeId(sender), message)
 
     def _heard(self, peer: NodeId, message: m.Message) -> None:
