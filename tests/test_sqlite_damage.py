@@ -14,6 +14,7 @@ import pytest
 from kvnode.config import Settings
 from kvnode.core.outbox import Unreadable
 from kvnode.core.versions import Held
+from kvnode.shell.sqlite.directory import LOG_PAGE_BYTES
 from kvnode.shell.sqlite.engine import SqliteEngine
 from kvnode.shell.sqlite.format import (
     FORMAT,
@@ -24,7 +25,7 @@ from kvnode.shell.sqlite.format import (
     encode_batch,
     encode_row,
 )
-from kvnode.shell.sqlite.wal import wal_frames
+from kvnode.shell.sqlite.wal import FRAME_HEADER_BYTES, wal_frames
 from kvnode.shell.store import StoreFailed, StoreLocked
 from tests.sqlite_harness import (
     NAMES,
@@ -148,11 +149,11 @@ def judge(copy: Path, oldest: int, newest: int, what: str) -> str:
 @pytest.mark.parametrize("name", ["log.db", "log.db-wal", "table.db", "table.db-wal"])
 @pytest.mark.parametrize("kind", ["flip", "garbage", "truncate"])
 def test_a_damaged_file_never_gives_wrong_data(
-    crashed: tuple[Path, int], name: str, kind: str, tmp_path: Path
+    crashed: tuple[Path, int, int], name: str, kind: str, tmp_path: Path
 ) -> None:
     """Bits flipped, a block overwritten, the end cut off, in each file as a crash left it: the open is
     refused, or each read is right or `Unreadable`."""
-    source, newest = crashed
+    source, before, newest = crashed
     rng = random.Random(f"{SEED} {name} {kind}")
     size = (source / name).stat().st_size
     outcomes = []
@@ -168,15 +169,16 @@ def test_a_damaged_file_never_gives_wrong_data(
         else:
             del data[at:]
         (copy / name).write_bytes(data)
-        # A cut WAL is what a crash leaves: earlier turns may be what is found. So may the last commit be gone.
-        oldest = 0 if kind == "truncate" and name == "log.db-wal" else newest - 12
+        # A cut WAL is what a crash leaves: earlier turns may be what is found. So may the last commit be gone,
+        # however many turns it held.
+        oldest = 0 if kind == "truncate" and name == "log.db-wal" else before
         outcomes.append(judge(copy, oldest, newest, f"seed {SEED}: {kind} at {at} of {name}"))
     print(name, kind, outcomes)
 
 
 @pytest.fixture(scope="module")
-def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Files as a crash left them, with something in each WAL, and the turn they hold."""
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
+    """Files as a crash left them, with something in each WAL; the turn in them without the last commit, and with."""
     base = tmp_path_factory.mktemp("crashed")
     for attempt in range(20):
         running = Child(base / f"n{attempt}", flush_rows=40)
@@ -184,12 +186,22 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
         running.kill()
         copy = base / f"copy{attempt}"
         shutil.copytree(base / f"n{attempt}", copy)
-        if all(wal_frames(copy / name).commits for name in ("log.db-wal", "table.db-wal")):
-            probe = base / f"probe{attempt}"
-            shutil.copytree(copy, probe)
-            with opening(probe) as engine:
-                return copy, turn_found(engine)
+        commits = wal_frames(copy / "log.db-wal").commits
+        if len(commits) > 1 and wal_frames(copy / "table.db-wal").commits:
+            shorter = base / f"shorter{attempt}"
+            shutil.copytree(copy, shorter)
+            with (shorter / "log.db-wal").open("r+b") as wal:
+                wal.truncate(32 + commits[-2] * (FRAME_HEADER_BYTES + LOG_PAGE_BYTES))
+            return copy, turn_held(shorter), turn_held(copy)
     pytest.fail("no crash left both WALs filled")
+
+
+def turn_held(files: Path) -> int:
+    """The turn that is found in files, which are left as they are."""
+    probe = files.with_name(f"{files.name}-probe")
+    shutil.copytree(files, probe)
+    with opening(probe) as engine:
+        return turn_found(engine)
 
 
 @pytest.mark.parametrize("name", ["log.db", "table.db"])
