@@ -178,7 +178,7 @@ def test_a_damaged_file_never_gives_wrong_data(
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
-    """Files as a crash left them, with something in each WAL; the turn in them without the last commit, and with."""
+    """Files as a crash left them, something in each WAL; the turn in them without the last commit, and with."""
     base = tmp_path_factory.mktemp("crashed")
     for attempt in range(20):
         running = Child(base / f"n{attempt}", flush_rows=40)
