@@ -1,9 +1,8 @@
 """The autoscaler's policy: what the cluster looks like -> grow, shrink, or wait, and why. Pure.
 
 Promises: nothing is begun while a member is suspect, down or silent, while anything moves or is staged, or
-before the cool-down is over, but for a growth that goes on; one change at a time; never beyond the limits, nor
-below n members. A change never calls for its opposite: what is too full for one node fewer is not emptied, so it
-does not swing.
+before the cool-down is over; one change at a time; never beyond the limits, nor below n members. A change
+never calls for its opposite: what is too full for one node fewer is not emptied, so it does not swing.
 Never: acts; that is for the loop in `cli/autoscale.py`.
 
     fullest mean over all members    > high   grow
@@ -89,23 +88,13 @@ class Decision(Struct, frozen=True):
     """Who leaves."""
 
 
-def decide(seen: Seen, limits: Limits, changed_s: float, last: Do = Do.REST) -> Decision:
-    """What to do now; `changed_s`: when the last change was done, `last`: what that was, if it was ours and well.
-
-    A growth that was not enough goes on without a rest: what is too full does not wait, and what moved is counted.
-    """
-    stop = _obstacle(seen)
-    if stop is not None:
-        return stop
-    wanted = _by_load(seen, limits)
-    left = changed_s + limits.cooldown_s - seen.now_s
-    if wanted.do in (Do.GROW, Do.SHRINK) and left > 0 and not wanted.do == last == Do.GROW:
-        text = f"{wanted.reason}; the last change was done just now: {left:.0f} s of cool-down are left"
-        return Decision(Do.WAIT, "cool-down", text)
-    return wanted
+def decide(seen: Seen, limits: Limits, changed_s: float) -> Decision:
+    """What to do now; `changed_s`: when the last change was done."""
+    stop = _obstacle(seen, limits, changed_s)
+    return stop if stop is not None else _by_load(seen, limits)
 
 
-def _obstacle(seen: Seen) -> Decision | None:
+def _obstacle(seen: Seen, limits: Limits, changed_s: float) -> Decision | None:
     """Why nothing may be begun now."""
     if seen.odd:
         return Decision(Do.WAIT, "unwell", f"{', '.join(seen.odd)}: first everybody is up")
@@ -115,6 +104,11 @@ def _obstacle(seen: Seen) -> Decision | None:
         return Decision(Do.WAIT, "disagree", "the members are on different epochs")
     if seen.staged:
         return Decision(Do.WAIT, "staged", f"{seen.staged} changes are staged by someone: one change at a time")
+    left = changed_s + limits.cooldown_s - seen.now_s
+    if left > 0:
+        return Decision(
+            Do.WAIT, "cool-down", f"the last change was done just now: {left:.0f} s of cool-down are left"
+        )
     return None
 
 

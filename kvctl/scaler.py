@@ -56,8 +56,6 @@ class Scaler:
         self._clock = clock
         self._eyes = Eyes()
         self._changed_s = float("-inf")
-        self._last = Do.REST
-        """What the last change was; `REST` where there was none, or it failed."""
 
     def turn(self) -> Turn:
         """Look once, and act if that is called for."""
@@ -74,14 +72,14 @@ class Scaler:
         if seen.moving:
             # The cool-down begins when the last of it is done.
             self._changed_s = seen.now_s
-        decision = decide(seen, self._limits, self._changed_s, self._last)
+        decision = decide(seen, self._limits, self._changed_s)
         if self._launcher is None:
             return _turn(decision, seen)
         try:
             retired = tuple(self._launcher.retire(told))
             plan = self._act(client, told, decision, self._launcher)
         except KvError as error:
-            self._changed_s, self._last = self._clock(), Do.REST
+            self._changed_s = self._clock()
             return _turn(decision, seen, problem=error.message)
         return _turn(decision, seen, plan=plan, retired=retired)
 
@@ -116,7 +114,7 @@ class Scaler:
         except KvError:
             client.clear_staged()
             raise
-        self._changed_s, self._last = self._clock(), Do.GROW if kind == ChangeKind.JOIN else Do.SHRINK
+        self._changed_s = self._clock()
         return plan.id
 
 

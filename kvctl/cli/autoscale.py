@@ -43,9 +43,7 @@ def autoscale(
         float | None, typer.Option(metavar="N", min=0, help="Grow above so many requests a second a member.")
     ] = None,
     low_ops: Annotated[float | None, typer.Option(metavar="N", min=0, help="Shrink only below so many.")] = None,
-    cooldown: Annotated[
-        str, typer.Option(metavar="TIME", help="Rest after a change; growing on needs none.")
-    ] = "60s",
+    cooldown: Annotated[str, typer.Option(metavar="TIME", help="Rest after a change.")] = "60s",
     every: Annotated[str, typer.Option(metavar="TIME", help="Look so often.")] = "5s",
     apply: Annotated[bool, typer.Option("--apply", help="Carry decisions out; else they are only told.")] = False,
     launcher: Annotated[

@@ -77,7 +77,11 @@ class Gate:
         return False
 
     def _epoch(self, message: Gated) -> int:
-        """That of the message's partition here; of a scan that of the whole ring."""
+        """That of the message's partition here; of a scan that of the whole ring.
+
+        Where all partitions changed last in one epoch, who asks under that one is let in before it comes to this:
+        a scan too, for then it asks the owners of now.
+        """
         routes = self._local.routes
         if isinstance(message, m.ScanReplica):
             return routes.epoch

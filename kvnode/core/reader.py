@@ -113,7 +113,7 @@ class Reader:
         """Whether this node may not, or cannot, take a get on now; the client has been told."""
         if self._local.refusal:
             self.ledger.refuse(client, ask, Error.REFUSED, self._local.refusal, "kvctl check")
-        elif len(self._quorums) >= config.PENDING_MAX:
+        elif self.full:
             self.ledger.overloaded(client, ask)
         else:
             return False

@@ -61,8 +61,7 @@ class Replica:
         if order.deadline < local.steady:
             local.counters["late_writes"] += 1
             return outbox.send(sender, ReplicaRefused(order.rid, "its deadline has passed"))
-        partition = hash_slot(order.key) >> routes.shift
-        if routes.peers[partition] is None and not routes.holds(partition):
+        if not routes.holds(hash_slot(order.key) >> routes.shift):
             return outbox.send(sender, ReplicaRefused(order.rid, f"not an owner at epoch {routes.epoch}"))
         try:
             held = outbox.read(order.key)

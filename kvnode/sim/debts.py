@@ -24,6 +24,8 @@ class Debts:
         self._owed: dict[tuple[Address, int], Get | Put | Scan] = {}
         self._due: list[tuple[Tenths, bytes, int]] = []
 
+    # Tuples below: a union of types would be built anew at each call.
+
     def take_on(self, client: Address, message: Message, now: Tenths) -> None:
         """A message arrived: if it is a client's request, it is owed an answer."""
         if type(client) is bytes and isinstance(message, (Get, Put, Scan)) and message.timeout_ms:

@@ -289,16 +289,11 @@ class SimDisk:
 
     def keeps(self, key: bytes) -> Record:
         """The merge of all hints of this key that would survive a crash now."""
-        held = self.keeps_as(key)
-        return held.record() if held is not None else ()
-
-    def keeps_as(self, key: bytes) -> Held | None:
-        """The same, encoded."""
         held = None
         for (_, name), hint in sorted(self._platter_hints.items()):
             if name == key:
                 held = merge_held(held, hint.held.blob)
-        return held
+        return held.record() if held is not None else ()
 
     @property
     def hinted(self) -> dict[HintKey, Hint]:

@@ -114,6 +114,14 @@ class Operators:
             self.counts[change.kind] += 1
 
 
+Copies = dict[tuple[NodeId, NodeId], Held]
+"""Of one key, by place and holder.
+
+A place is an owner's, or that of whom a hint is kept for: a node that came in the place of one owner while it
+stands in for another holds two (seed 600135).
+"""
+
+
 class Watch:
     """Copies are owned: looked at while everything goes on."""
 
@@ -125,7 +133,7 @@ class Watch:
         self._forgotten = tenths(world.settings.grace_ms * 4 // 5)
         self._looked = self._asked = 0
         self._acked: dict[bytes, list[Call]] = {}
-        self._fine: dict[bytes, dict[tuple[NodeId, NodeId], Held]] = {}
+        self._fine: dict[bytes, Copies] = {}
         """What was held of a key at the last look: unless that or its acknowledgements change, it is well."""
         self._pasts: dict[bytes, dict[Dot, Past]] = {}
         """Of each version that was acknowledged or seen: a past that was pruned is told by those in between."""
@@ -156,7 +164,7 @@ class Watch:
             self.found.append(Violation("copies_are_owned", key, text))
 
     def look(self) -> None:
-        """Every acknowledged write is on W nodes that have a place for it, or on those that stand in."""
+        """Every acknowledged write is in W places: with its owners, or kept for them."""
         world = self._world
         calls = world.clients.calls
         moves = world.ring.moves
@@ -172,8 +180,9 @@ class Watch:
                 self._acked.setdefault(call.written_key, []).append(call)
                 self._fine.pop(call.written_key, None)
                 self._saw(call.written_key, (call.written,))
+        kept = self._kept()
         for key, acked in self._acked.items():
-            there = self._there(key)
+            there = self._owned(key) | kept.get(key, {})
             if self._fine.get(key) == there:
                 continue
             if key in self._deleted and not there:
@@ -194,25 +203,21 @@ class Watch:
                 if have < told.acked - self._lost:
                     self._tell(key, f"{told} is in {have} places, at epoch {world.ring.epoch}")
 
-    def _there(self, key: bytes) -> dict[tuple[NodeId, NodeId], Held]:
-        """What is durably held of a key, by place and holder.
+    def _kept(self) -> dict[bytes, Copies]:
+        """All hints that are durable, by key."""
+        kept: dict[bytes, Copies] = {}
+        for member in self._world.ring.members:
+            for (owner, key), hint in self._world.nodes[member.id].disk.hinted.items():
+                kept.setdefault(key, {})[owner, member.id] = hint.held
+        return kept
 
-        A place is an owner's, now or next, or that of whom a hint is kept for: a node that came in the place of
-        one owner while it stands in for another holds two (seed 600135).
-        """
+    def _owned(self, key: bytes) -> Copies:
+        """What its owners, of now and next, durably hold of a key."""
         ring = self._world.ring
         partition = partition_of(key, ring.q)
         owners = {*ring.owner_ids(partition), self._coming.get(partition)}
-        there: dict[tuple[NodeId, NodeId], Held] = {}
-        for member in ring.members:
-            disk = self._world.nodes[member.id].disk
-            held = disk.holds_as(key) if member.id in owners else None
-            if held is not None:
-                there[member.id, member.id] = held
-            for (owner, name), hint in disk.hinted.items():
-                if name == key:
-                    there[owner, member.id] = hint.held
-        return there
+        disks = {member.id: self._world.nodes[member.id].disk for member in ring.members if member.id in owners}
+        return {(node, node): held for node, disk in disks.items() if (held := disk.holds_as(key)) is not None}
 
     def _saw(self, key: bytes, versions: Iterable[Version | Written]) -> None:
         pasts = self._pasts.setdefault(key, {})
