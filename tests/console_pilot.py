@@ -24,6 +24,10 @@ CALM, SPLIT, KILLED, DRAINING = 8, 22, 50, 57
 """Samples of the story: all is well; a partition; n3 is dead and hints for it grow; it is back and they go."""
 
 
+QUIET_TURNS = 5
+"""Turns of the loop in a row in which nobody had anything to do."""
+
+
 def awaited(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:
     """A test that awaits, as pytest calls it."""
 
@@ -106,7 +110,7 @@ async def opened(
     feed = Still(view_of(view) if isinstance(view, int) else view)
     app = Console(feed, readonly=readonly, runner=runner or Noted())
     async with app.run_test(size=size) as pilot:
-        await pilot.pause(0.1)
+        await settled(pilot)
         yield app, pilot
 
 
@@ -125,6 +129,20 @@ def typed(app: Console, *keys: str) -> None:
     for key in keys:
         character = {"colon": ":", "space": " ", "slash": "/"}.get(key, key)
         app.post_message(Key(key, character if len(character) == 1 else None))
+
+
+async def settled(pilot: Pilot[None], seconds: float = 10.0) -> None:
+    """Wait until all that was begun is done and painted: the loop has nothing left but timers and the world."""
+    loop, app = asyncio.get_running_loop(), pilot.app
+    end = time.monotonic() + seconds
+    quiet = 0
+    while quiet < QUIET_TURNS:
+        assert time.monotonic() < end and app._exception is None, "it never rests"
+        if app.animator._animations or app.animator._scheduled:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        app.screen._on_timer_update()  # what would be painted at the next sixtieth of a second
+        quiet = 0 if loop._ready else quiet + 1  # type: ignore[attr-defined]
 
 
 async def until(pilot: Pilot[None], true: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -18,6 +18,7 @@ from tests.console_pilot import (
     awaited,
     opened,
     screen_text,
+    settled,
     table,
     typed,
     until,
@@ -48,22 +49,22 @@ async def test_what_destroys_is_asked_about_and_enter_cancels() -> None:
             answer = ("enter", "escape")[i % 2]
             for key in keys:
                 await pilot.press(key)
-                await pilot.pause(0.03)
+                await settled(pilot)
             if what == "typed":
                 app.command("fault wipe n2")
-            await pilot.pause(0.1)
+            await settled(pilot)
             assert isinstance(app.screen, Confirm), what
             assert app.focused is app.screen.query_one("#cancel")
             text = screen_text(app)
             assert line in text
             assert line.split()[-1] in app.screen._means
             await pilot.press(answer)
-            await pilot.pause(0.05)
+            await settled(pilot)
             assert not isinstance(app.screen, Confirm)
             while len(app.screen_stack) > 1:
                 app.pop_screen()
             await pilot.press("1")
-            await pilot.pause(0.08)
+            await settled(pilot)
         assert runner.lines == []
 
 
@@ -73,11 +74,11 @@ async def test_what_breaks_no_quorum_needs_the_button() -> None:
     runner = Noted(SAFE)
     async with opened(CALM, runner=runner) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("down", "ctrl+k")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("right", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == ["kvctl fault kill n2"]
         assert isinstance(app.feed, Still)
         assert app.feed.looked == 1, "what was changed is looked at now, not at the end of the second"
@@ -90,9 +91,9 @@ async def test_what_breaks_a_quorum_wants_its_name_typed() -> None:
     runner = Noted(BREAKS)
     async with opened(CALM, runner=runner) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("ctrl+k")
-        await pilot.pause(0.1)
+        await settled(pilot)
         dialog = app.screen
         assert isinstance(dialog, Confirm)
         assert dialog.word == "n1"
@@ -100,14 +101,14 @@ async def test_what_breaks_a_quorum_wants_its_name_typed() -> None:
         button = dialog.query_one("#do", Button)
         dialog.query_one("#word", Input).focus()
         await pilot.press("n", "2", "enter")
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert button.disabled
         assert runner.lines == []
         await pilot.press("backspace", "1")
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert not button.disabled
         await pilot.press("enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == ["kvctl fault kill n1"]
 
 
@@ -117,11 +118,11 @@ async def test_what_costs_data_wants_its_name_typed_whatever_the_quorum() -> Non
     async with opened(KILLED, runner=Noted(SAFE)) as (app, pilot):
         for line, word in (("hints drop n3", "n3"), ("kvctl fault wipe n4", "n4")):
             app.command(line)
-            await pilot.pause(0.1)
+            await settled(pilot)
             assert isinstance(app.screen, Confirm)
             assert app.screen.word == word
             await pilot.press("escape")
-            await pilot.pause(0.05)
+            await settled(pilot)
 
 
 @awaited
@@ -131,16 +132,16 @@ async def test_the_target_is_that_of_the_row_the_user_saw() -> None:
     runner = Noted(SAFE)
     async with opened(view, runner=runner) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("down", "down", "ctrl+k")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert isinstance(app.feed, Still)
         assert view.ring is not None
         ring = msgspec.structs.replace(view.ring, members=view.ring.members[::-1])
         app.feed.show(msgspec.structs.replace(view, rows=view.rows[::-1], ring=ring))
-        await pilot.pause(0.05)
+        await settled(pilot)
         await pilot.press("right", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == ["kvctl fault kill n3"]
 
 
@@ -153,12 +154,12 @@ async def test_read_only_refuses_all_that_changes_anything_and_runs_what_reads()
         for keys in (("3", "ctrl+k"), ("4", "d"), ("5", "r"), ("6", "H"), ("colon", *"put a b", "enter")):
             for key in keys:
                 await pilot.press(key)
-                await pilot.pause(0.02)
-            await pilot.pause(0.05)
+                await settled(pilot)
+            await settled(pilot)
             assert "nothing is done" in screen_text(app), keys
         assert runner.lines == []
         await pilot.press("colon", *"status", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == ["kvctl status"]
         assert isinstance(app.screen, Show)
 
@@ -172,9 +173,9 @@ async def test_y_copies_the_command_that_is_meant() -> None:
             ("6", "kvctl fault heal f1"), ("2", "kvctl repair run --partition 0"),
         ):  # fmt: skip
             await pilot.press(number)
-            await pilot.pause(0.1)
+            await settled(pilot)
             await pilot.press("y")
-            await pilot.pause(0.02)
+            await settled(pilot)
             assert app.clipboard == line
 
 
@@ -184,7 +185,7 @@ async def test_what_helps_is_run_from_the_first_screen() -> None:
     runner = Noted()
     async with opened(KILLED, runner=runner) as (app, pilot):
         await pilot.press("h")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == ["kvctl fault heal f1"]
         assert any(event.text == "$ kvctl fault heal f1" for event in app.journal)
 
@@ -195,7 +196,7 @@ async def test_a_command_that_fails_says_why_on_the_last_line() -> None:
     error = '{"schema":"kvctl.error/v1","error":"Refused","exit":8,"message":"no","hint":"kvctl up","acked":0}'
     async with opened(KILLED, runner=Noted(SAFE, Ran(8, "", error))) as (app, pilot):
         await pilot.press("h")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert "FAILED (8): no (next: kvctl up)" in screen_text(app)
 
 
@@ -204,9 +205,9 @@ async def test_what_cannot_be_done_is_not_asked_about() -> None:
     """The dry run says so already."""
     async with opened(CALM, runner=Noted(Preview(problem="not ours to touch"))) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("ctrl+k")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert not isinstance(app.screen, Confirm)
         assert "not ours to touch" in screen_text(app)
 
@@ -217,19 +218,19 @@ async def test_a_fault_is_set_by_a_form_a_look_and_a_question() -> None:
     runner = Noted(SAFE)
     async with opened(CALM, runner=runner) as (app, pilot):
         await pilot.press("6")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("n")
-        await pilot.pause(0.1)
+        await settled(pilot)
         app.screen.query_one("#field-kind", Input).value = "partition"
         app.screen.query_one("#field-target", Input).value = "n1,n2"
         app.screen.query_one("#field-value", Input).value = "n3,n4,n5"
         app.screen.query_one("#field-for", Input).value = "20s"
         app.screen.query_one("#do", Button).press()
-        await pilot.pause(0.15)
+        await settled(pilot)
         assert isinstance(app.screen, Confirm)
         assert "kvctl fault partition n1,n2 n3,n4,n5 --for 20s" in screen_text(app)
         await pilot.press("right", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == ["kvctl fault partition n1,n2 n3,n4,n5 --for 20s"]
 
 
@@ -278,6 +279,8 @@ async def test_keys_that_come_at_once_act_one_after_another() -> None:
         await until(pilot, lambda: isinstance(app.screen, Confirm) and "kvctl fault kill n3" in screen_text(app))
         typed(app, "escape", "colon", *"node", "space", *"n2", "enter")
         await until(pilot, lambda: isinstance(app.screen, NodePage))
-        typed(app, "escape", "3", "slash", *"n4", "enter", "1", "minus")
+        typed(app, "escape", "3", "slash", *"n4", "enter", "1")
+        await until(pilot, lambda: app.current_mode == "overview")
+        typed(app, "minus")
         await until(pilot, lambda: app.current_mode == "nodes" and table(app, "all").keys == ("n4",))
         assert runner.lines == []

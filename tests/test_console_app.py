@@ -15,7 +15,19 @@ from kvctl.console.screens import SCREENS
 from kvctl.console.widgets.dialogs import Show
 from kvctl.console.widgets.table import KeyTable
 from kvctl.errors import Invalid
-from tests.console_pilot import CALM, KILLED, SPLIT, Noted, Still, awaited, opened, screen_text, table, view_of
+from tests.console_pilot import (
+    CALM,
+    KILLED,
+    SPLIT,
+    Noted,
+    Still,
+    awaited,
+    opened,
+    screen_text,
+    settled,
+    table,
+    view_of,
+)
 
 SIZES = ((80, 24), (50, 12), (20, 5))
 
@@ -37,16 +49,16 @@ async def test_every_screen_has_a_number_a_name_and_nothing_focused_that_takes_t
     async with opened(SPLIT) as (app, pilot):
         for place in PLACES:
             await pilot.press(place.number)
-            await pilot.pause(0.1)
+            await settled(pilot)
             assert app.screen is app.screen_stack[-1]
             assert type(app.screen) is SCREENS[place.name]
             assert not isinstance(app.focused, Input)
             assert "SPLIT" in screen_text(app), place.name
         await pilot.press("colon", *"hints", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert type(app.screen) is SCREENS["hints"]
         await pilot.press("minus")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert type(app.screen) is SCREENS[PLACES[-1].name], "back to the one before"
 
 
@@ -58,7 +70,7 @@ async def test_no_size_is_refused() -> None:
             await pilot.press(place.number)
             for size in SIZES:
                 await pilot.resize_terminal(*size)
-                await pilot.pause(0.02)
+                await settled(pilot)
                 assert "kvctl" in screen_text(app)
         await pilot.resize_terminal(120, 36)
 
@@ -69,16 +81,16 @@ async def test_the_terminal_is_resized_under_a_dialog() -> None:
     runner = Noted()
     async with opened(CALM, runner=runner) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("ctrl+k")
-        await pilot.pause(0.1)
+        await settled(pilot)
         for size in (*SIZES, (120, 36)):
             await pilot.resize_terminal(*size)
-            await pilot.pause(0.02)
+            await settled(pilot)
             assert app.focused is not None
             assert app.focused.id == "cancel"
         await pilot.press("enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == []
 
 
@@ -89,9 +101,9 @@ async def test_q_quits_from_anywhere(keys: tuple[str, ...]) -> None:
     async with opened(CALM) as (app, pilot):
         for key in keys:
             await pilot.press(key)
-            await pilot.pause(0.1)
+            await settled(pilot)
         await pilot.press("q")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert not app.is_running or app._exit
 
 
@@ -100,7 +112,7 @@ async def test_help_lists_the_keys_that_work_here() -> None:
     """Made of the bindings: those of the screen, of the list, and of every screen."""
     async with opened(CALM) as (app, pilot):
         await pilot.press("6", "question_mark")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert isinstance(app.screen, Show)
         text = app.screen.query_one("#text").text
         assert "break something" in text
@@ -114,18 +126,18 @@ async def test_a_filter_shows_only_what_was_asked_for() -> None:
     """As it is typed; `!` for the others; escape ends it."""
     async with opened(SPLIT) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("slash", "n", "2")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert table(app, "all").keys == ("n2",)
         await pilot.press("enter")
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert app.focused is table(app, "all")
         await pilot.press("escape")
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert len(table(app, "all").keys) == 5
         await pilot.press("slash", "exclamation_mark", "n", "2", "enter")
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert table(app, "all").keys == ("n1", "n3", "n4", "n5")
 
 
@@ -135,7 +147,7 @@ async def test_the_cursor_stays_on_its_row_whatever_the_refresh_does() -> None:
     view = view_of(CALM)
     async with opened(view) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("down", "down", "down")
         assert table(app, "all").cursor_key == "n4"
         assert isinstance(app.feed, Still)
@@ -144,7 +156,7 @@ async def test_the_cursor_stays_on_its_row_whatever_the_refresh_does() -> None:
                 view.ring, members=tuple(m for r in rows for m in view.ring.members if m.id == r.id)
             )
             app.feed.show(msgspec.structs.replace(view, rows=rows, ring=ring))
-            await pilot.pause(0.05)
+            await settled(pilot)
             assert table(app, "all").cursor_key == "n4"
         await pilot.press("s", "S", "s")
         assert table(app, "all").cursor_key == "n4"
@@ -155,14 +167,14 @@ async def test_enter_opens_a_node_and_escape_comes_back() -> None:
     """With what it says of itself."""
     async with opened(SPLIT) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("down", "enter")
-        await pilot.pause(0.15)
+        await settled(pilot)
         text = screen_text(app)
         assert "Node n2" in text
         assert "sqlite, durability fsync" in text
         await pilot.press("escape")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert type(app.screen) is SCREENS["nodes"]
 
 
@@ -171,7 +183,7 @@ async def test_the_matrix_shows_both_sides_of_a_partition() -> None:
     """Who sees whom, as each observer told it."""
     async with opened(SPLIT) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         lines = [line.split() for line in app.screen.query_one("#matrix").text.splitlines()]
         assert lines[1][:2] == ["n1", "-"]
         assert lines[1][2] == "up"
@@ -184,14 +196,14 @@ async def test_partitions_are_cells_and_enter_opens_one() -> None:
     """The cursor moves by arrows, and what is under it is told below."""
     async with opened(SPLIT) as (app, pilot):
         await pilot.press("2")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("right", "right", "down")
-        await pilot.pause(0.1)
+        await settled(pilot)
         grid = app.screen.query_one("#grid")
         assert grid.cursor == 2 + grid.across
         assert f" {grid.cursor}  slots" in screen_text(app)
         await pilot.press("enter")
-        await pilot.pause(0.15)
+        await settled(pilot)
         assert f"Partition {grid.cursor}" in screen_text(app)
         assert "a recording cannot be asked" in screen_text(app)
 
@@ -201,15 +213,15 @@ async def test_events_follow_until_one_reads() -> None:
     """The newest is in sight; going up stops that, and the cursor stays."""
     async with opened(KILLED) as (app, pilot):
         await pilot.press("7")
-        await pilot.pause(0.15)
+        await settled(pilot)
         events = table(app, "all-events")
         assert events.cursor_key == events.keys[-1]
         await pilot.press("up", "up")
-        await pilot.pause(0.1)
+        await settled(pilot)
         at = events.cursor_key
         assert isinstance(app.feed, Still)
         app.feed.show(view_of(60))
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert events.cursor_key == at
         assert events.keys[-1] != at
 
@@ -221,7 +233,7 @@ async def test_the_age_of_what_is_shown_is_told_and_grows() -> None:
         assert isinstance(app.feed, Still)
         app.feed.age_ms = 7_400
         app._tick()
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert "7.4s old" in screen_text(app)
 
 
@@ -232,12 +244,12 @@ async def test_a_held_screen_stands_still_and_says_so() -> None:
         await pilot.press("space")
         assert isinstance(app.feed, Still)
         app.feed.show(view_of(KILLED))
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert "PAUSED" in screen_text(app)
         assert "n3 is down" not in screen_text(app)
         await pilot.press("space")
         app.feed.show(view_of(KILLED))
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert "n3 is down" in screen_text(app)
 
 
@@ -246,12 +258,12 @@ async def test_a_click_moves_the_cursor_and_a_title_sorts() -> None:
     """The mouse does what keys do."""
     async with opened(CALM) as (app, pilot):
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.click("#all", offset=(6, 4))
         assert table(app, "all").cursor_key == "n3"
         await pilot.click("#all", offset=(9, 1))
         await pilot.click("#all", offset=(9, 1))
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert table(app, "all").keys == ("n5", "n4", "n3", "n2", "n1")
         assert table(app, "all").cursor_key == "n3"
 
@@ -279,10 +291,10 @@ async def test_a_remapped_key_works_and_the_old_one_does_not(
     (tmp_path / "keys.toml").write_text('go_faults = "f8"\n')
     async with opened(CALM) as (app, pilot):
         await pilot.press("6")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert type(app.screen) is SCREENS["overview"]
         await pilot.press("f8")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert type(app.screen) is SCREENS["faults"]
 
 

@@ -25,7 +25,7 @@ from kvnode.protocol.consensus import Ballot
 from kvnode.protocol.messages import Event, Explained, RegisterState, ReplicaState
 from kvnode.protocol.ring import Member
 from kvnode.protocol.types import Actor, NodeId, Time, Version, encode_record
-from tests.console_pilot import CALM, SPLIT, Noted, Still, awaited, opened, screen_text, view_of
+from tests.console_pilot import CALM, SPLIT, Noted, Still, awaited, opened, screen_text, settled, view_of
 from tests.reports import N1, N2, N3, WALL, hints, report, ring3
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\r\n\t\x00"
@@ -69,13 +69,13 @@ async def test_no_screen_sends_what_a_terminal_obeys(size: tuple[int, int]) -> N
         for keys in (*((place.number,) for place in PLACES), ("3", "enter"), ("2", "enter"), ("6", "enter")):
             for key in keys:
                 await pilot.press(key)
-                await pilot.pause(0.06)
+                await settled(pilot)
             text = screen_text(app)
             harmless(text)
             assert all(len(line) <= size[0] for line in text.splitlines()), keys
             while len(app.screen_stack) > 1:
                 app.pop_screen()
-                await pilot.pause(0.02)
+                await settled(pilot)
 
 
 class Told(Asker):
@@ -124,7 +124,7 @@ async def test_siblings_stand_side_by_side_whatever_is_in_them() -> None:
         app = await key_page(key, seen, Noted())
         async with app.run_test(size=size) as pilot:
             app.push_screen(KeyPage(key))
-            await pilot.pause(0.15)
+            await settled(pilot)
             text = screen_text(app)
             harmless(text)
             pane = app.screen.query_one("#key").text
@@ -143,15 +143,15 @@ async def test_a_register_shows_what_was_promised_and_accepted() -> None:
     app = await key_page(b"lock", seen_of(b"lock", versions(b"held"), b"", b"", register=state), runner)
     async with app.run_test(size=(120, 36)) as pilot:
         app.push_screen(KeyPage(b"lock"))
-        await pilot.pause(0.15)
+        await settled(pilot)
         text = screen_text(app)
         assert "kind register" in text
         assert "accepted" in text
         assert "accepted by n1, n2, n3" in text
         await pilot.press("ctrl+d")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("right", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         (line,) = runner.lines
         assert line.startswith("kvctl delete --mode strong --if-match c1.")
 
@@ -164,11 +164,11 @@ async def test_a_merge_covers_what_was_shown_and_no_more() -> None:
     app = await key_page(b"cart:1", seen, runner)
     async with app.run_test(size=(120, 36)) as pilot:
         app.push_screen(KeyPage(b"cart:1"))
-        await pilot.pause(0.15)
+        await settled(pilot)
         await pilot.press("M")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == [Action(("put", "--context", seen.item.context, "--", "cart:1", "milk,bread")).line]
 
 
@@ -180,12 +180,12 @@ async def test_every_node_down_is_shown_and_not_the_end() -> None:
     async with opened(advance(view, nothing, None)) as (app, pilot):
         for place in PLACES:
             await pilot.press(place.number)
-            await pilot.pause(0.06)
+            await settled(pilot)
             text = screen_text(app)
             assert "CANNOT SEE" in text, place.name
             assert "30s old" in text, place.name
         await pilot.press("1")
-        await pilot.pause(0.06)
+        await settled(pilot)
         assert "nothing can be seen" in screen_text(app)
 
 
@@ -228,21 +228,21 @@ async def test_a_view_before_the_first_answer_and_a_ring_that_changes_under_a_pa
     async with opened(ClusterView()) as (app, pilot):
         for place in PLACES:
             await pilot.press(place.number)
-            await pilot.pause(0.05)
+            await settled(pilot)
             assert "LOOKING" in screen_text(app)
         feed = app.feed
         assert isinstance(feed, Still)
         feed.show(view_of(CALM))
         await pilot.press("3")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("end", "enter")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert "Node n5" in screen_text(app)
         small = ring3()
         sample = Sample(at_ms=view_of(CALM).at_ms + 1000, asked=N1, reports=(report(N1), report(N2), report(N3)))
         feed.show(advance(view_of(CALM), sample, small))
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert "n5 is no member of the ring any more" in screen_text(app)
         for place in PLACES:
             await pilot.press(place.number)
-            await pilot.pause(0.03)
+            await settled(pilot)

@@ -9,7 +9,7 @@ from kvctl.console.widgets.dialogs import Confirm
 from kvctl.shape import Cost, Progress, Transfer
 from kvnode.protocol.messages import Change, ChangeKind, Plan
 from kvnode.protocol.types import NodeId
-from tests.console_pilot import Noted, Still, awaited, screen_text, table
+from tests.console_pilot import Noted, Still, awaited, screen_text, settled, table
 from tests.reports import N1, N2, N3, cluster, report, ring3
 from tests.test_console_hostile import Told
 from tests.test_console_view import look, seen
@@ -37,9 +37,9 @@ async def test_a_plan_is_shown_asked_about_and_committed_by_its_id() -> None:
         asker=Told(planned(Change(ChangeKind.JOIN, N4))),
     )
     async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("0")
-        await pilot.pause(0.2)
+        await settled(pilot)
         text = screen_text(app)
         assert "staged: join n4" in text
         assert "2 replicas move (at least 2 must), about 2.0 MB" in text
@@ -50,11 +50,11 @@ async def test_a_plan_is_shown_asked_about_and_committed_by_its_id() -> None:
         assert [nodes.cell("n4", i) for i in (3, 4)] == ["2", "+2"]
         assert [nodes.cell("n1", i) for i in (2, 3, 5)] == ["16", "15", "-1"]
         await pilot.press("C")
-        await pilot.pause(0.15)
+        await settled(pilot)
         assert isinstance(app.screen, Confirm)
         assert runner.lines == []
         await pilot.press("right", "enter")
-        await pilot.pause(0.15)
+        await settled(pilot)
         assert runner.lines == ["kvctl cluster commit abc123"]
 
 
@@ -65,12 +65,12 @@ async def test_a_plan_that_cannot_be_committed_is_not() -> None:
     asked = planned(Change(ChangeKind.LEAVE, N3), problem="too few nodes would be left")
     app = Console(Still(seen(look(*map(report, (N1, N2, N3))))), runner=runner, asker=Told(asked))
     async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("0")
-        await pilot.pause(0.2)
+        await settled(pilot)
         assert "it cannot be committed: too few nodes would be left" in screen_text(app)
         await pilot.press("C")
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert runner.lines == []
         assert "there is nothing to commit" in screen_text(app)
 

@@ -15,7 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 from kvctl.console.app import Console
 from kvctl.console.asking import Asker
 from kvctl.console.keymap import PLACES
-from tests.console_pilot import DRAINING, KILLED, SPLIT, Noted, Still, awaited, view_of
+from tests.console_pilot import DRAINING, KILLED, SPLIT, Noted, Still, awaited, settled, view_of
 
 MOMENTS = {"hints": KILLED, "repair": DRAINING, "plots": DRAINING, "events": DRAINING}
 """When each screen has most to show; the others during the partition."""
@@ -43,15 +43,15 @@ async def drawn(size: tuple[int, int], visits: dict[str, tuple[int, tuple[str, .
         assert isinstance(feed, Still)
         for name, (moment, keys) in visits.items():
             feed.show(view_of(moment))
-            await pilot.pause(0.05)
+            await settled(pilot)
             for key in keys:
                 await pilot.press(key)
-                await pilot.pause(0.06)
+                await settled(pilot)
             await pilot.wait_for_scheduled_animations()
             found[name] = app.export_screenshot()
             while len(app.screen_stack) > 1:
                 app.pop_screen()
-                await pilot.pause(0.03)
+                await settled(pilot)
     return found
 
 

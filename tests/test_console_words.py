@@ -12,7 +12,7 @@ from kvctl.console.widgets.pane import Made
 from kvctl.console.widgets.tones import Line, fit, text_of
 from kvnode.protocol.messages import Event
 from kvnode.protocol.types import NodeId
-from tests.console_pilot import SPLIT, Noted, Still, awaited, screen_text, until, view_of
+from tests.console_pilot import SPLIT, Noted, Still, awaited, screen_text, settled, until, view_of
 
 NAMES = {"n1", "n2", "n3"}
 
@@ -105,12 +105,12 @@ async def test_a_name_in_the_foot_is_a_door() -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         at = screen_text(app).splitlines()[34].index("hints")
         await pilot.click("#last", offset=(at, 0))
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert app.current_mode == "hints"
         app.tell("something was said")
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.click("#last", offset=(2, 0))
-        await pilot.pause(0.1)
+        await settled(pilot)
         assert app.current_mode == "hints"
         assert "something was said" in screen_text(app)
 
@@ -132,7 +132,7 @@ async def test_the_palette_has_every_screen_and_every_action(words: str, happens
     runner = Noted()
     app = Console(Still(view_of(SPLIT)), runner=runner)
     async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.pause(0.1)
+        await settled(pilot)
         await pilot.press("ctrl+p")
         await until(pilot, lambda: len(app.screen_stack) == 2)
         await pilot.press(*(" " if c == " " else c for c in words))
