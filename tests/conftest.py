@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +20,11 @@ import msgspec
 import pytest
 
 from kvctl import processes
+from tests.procs import free_ports
 
 COMMAND_S = 60
+SPARE = 4
+"""Ports after those of a cluster, for nodes that are added."""
 HOMES: list[Path] = []
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -81,11 +82,9 @@ class Kvctl:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def up(self, nodes: int = 3, *flags: str) -> Ran:
-        """A cluster on ports that are free, now and when it binds them: other tests look for some too."""
-        for _ in range(5):
-            ran = self("up", "--nodes", str(nodes), "--base-port", str(free_range(nodes)), *flags)
-            if "Address already in use" not in ran.errors:
-                break
+        """A cluster on ports that nobody else gets, with some to spare for nodes that are added."""
+        first = free_ports(nodes + SPARE, in_a_row=True)[0]
+        ran = self("up", "--nodes", str(nodes), "--base-port", str(first), *flags)
         assert ran.code == 0, ran.errors
         return ran
 
@@ -97,22 +96,6 @@ class Kvctl:
             for fault in json.loads(log.read_bytes())["faults"]:
                 if fault["timer"] is not None:
                     processes.kill(processes.Process(**fault["timer"]))
-
-
-def free_range(count: int) -> int:
-    """The first of `count` ports in a row that were free a moment ago; where, the OS chose."""
-    for _ in range(100):
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            base = int(first.getsockname()[1])
-            try:
-                for port in range(base + 1, base + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return base
-    raise AssertionError("no ports in a row are free")
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -19,7 +19,8 @@ import zmq
 from kvnode.protocol import messages as m
 from kvnode.protocol.codec import CLIENT, PROTOCOL_VERSION, Greeting, Reader, encode_batches, encode_greeting
 from kvnode.protocol.types import NodeId
-from tests.conftest import eventually, free_range
+from tests.conftest import SPARE, eventually
+from tests.procs import free_ports
 
 M = TypeVar("M")
 
@@ -37,9 +38,9 @@ class Processes:
 
     def found(self, count: int, q: int = 64) -> None:
         """A cluster of so many, n1 first."""
-        ports = free_range(count + 4)
-        self._spare = [f"127.0.0.1:{ports + count + i}" for i in range(4)]
-        self.addresses = {f"n{i + 1}": f"127.0.0.1:{ports + i}" for i in range(count)}
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(count + SPARE)]
+        self._spare = addresses[count:]
+        self.addresses = {f"n{i + 1}": address for i, address in enumerate(addresses[:count])}
         text = ",".join(f"{name}={address}" for name, address in self.addresses.items())
         for name in self.addresses:
             self._flags[name] = ["--bootstrap", text, "-q", str(q)]

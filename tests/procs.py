@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kvctl import Client, KvError
+from kvctl.reserve import Reservation
 
 START_S = 15.0
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+RESERVED: list[Reservation] = []
+"""To the end of the session: a node that was killed wants its port again."""
+
+
+def free_ports(count: int, *, in_a_row: bool = False) -> list[int]:
+    """Ports that are free, and nobody else's as long as the tests run."""
+    RESERVED.append(Reservation(count, in_a_row=in_a_row))
+    return RESERVED[-1].ports
 
 
 class Cluster:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from kvctl import Client, KvError, NotFound
-from tests.conftest import Kvctl, Ran, eventually, free_range
+from tests.conftest import Kvctl, Ran, eventually
+from tests.procs import free_ports
 
 KEYS = {b"kept:%05d" % i: b"v" * 400 for i in range(2_000)}
 SLOWLY = "transfer_bytes_per_s = 150000\n"
@@ -151,7 +152,7 @@ def test_who_may_not_stand_outside_ends_with_one_clear_line(
     before = members(four)
     ran = subprocess.run(
         [
-            sys.executable, "-m", "kvnode", "run", "--name", name, "--listen", f"127.0.0.1:{free_range(1)}",
+            sys.executable, "-m", "kvnode", "run", "--name", name, "--listen", f"127.0.0.1:{free_ports(1)[0]}",
             "--data", str(tmp_path / "data"), "--join", addresses(four)["n2"], *flags,
         ],
         capture_output=True, text=True, timeout=60, check=False,
@@ -171,7 +172,7 @@ def test_a_node_of_another_cluster_is_refused_with_its_data_untouched(four: Kvct
         data = next((tmp_path / "other").glob("clusters/other/n1/data"))
         ran = subprocess.run(
             [
-                sys.executable, "-m", "kvnode", "run", "--name", "n1", "--listen", f"127.0.0.1:{free_range(1)}",
+                sys.executable, "-m", "kvnode", "run", "--name", "n1", "--listen", f"127.0.0.1:{free_ports(1)[0]}",
                 "--data", str(data), "--join", addresses(four)["n2"], "--cluster", "local",
             ],
             capture_output=True, text=True, timeout=60, check=False,

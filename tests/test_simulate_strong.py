@@ -39,12 +39,12 @@ def promises_bind_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("kvnode.core.acceptor.accept", lambda mine, ballot, value: Register(ballot, ballot, value))
 
 
-PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[int, int]] = {
-    reads_do_not_complete_what_they_show: (10, 200),
-    a_write_is_made_again: (5, 60),
-    promises_bind_nobody: (5, 60),
+PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[range, int]] = {
+    reads_do_not_complete_what_they_show: (range(4, 14), 200),
+    a_write_is_made_again: (range(1, 6), 60),
+    promises_bind_nobody: (range(1, 6), 60),
 }
-"""Each bug, within how many seeds it shows, and at how many operations a second."""
+"""Each bug, seeds of which one at least shows it, and at how many operations a second."""
 
 
 @pytest.mark.parametrize("plant", PLANTED)
@@ -56,12 +56,12 @@ def test_a_store_that_is_no_register_fails(
     """Exit 1, `"linearizable": false`, the key and what its clients were told; the replay says the same."""
     seeds, rate = PLANTED[plant]
     plant(monkeypatch)
-    for seed in range(1, seeds + 1):
+    for seed in seeds:
         if kvctl([*SHORT, "--seed", str(seed), "--profile", "hostile", "--rate", str(rate)]) == 1:
             break
         capsys.readouterr()
     else:
-        raise AssertionError(f"not found by {seeds} seeds")
+        raise AssertionError(f"not found by {seeds}")
     said = told(capsys)
     assert (said["linearizable"], said["verdict"]) == (False, "fail")
     claims = {violation["claim"] for violation in said["other"]}  # type: ignore[attr-defined]

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kvctl import processes, procfaults
 from kvctl.errors import KvError
 from kvctl.local import STOP_S, Cluster, ClusterSpec, LaunchFailed, NodeSpec
+from kvctl.reserve import HOST, Reservation
 
 NAME, Q = "scenario", 64
-TRIES = 3
-"""A port that was free may be taken a moment later."""
 MARGIN_S = 30.0
 """How much later than the scenario the timer of a process fault would end it."""
 
@@ -120,12 +118,16 @@ class Kept(list[str]):
 @contextmanager
 def own_cluster(nodes: int, n: int, settings: str) -> Iterator[tuple[Cluster, Kept]]:
     """A cluster in a temporary directory, on ports the system chose; `settings`: a TOML text for its nodes."""
+    reserved = Reservation(nodes)
     root, kept = Path(tempfile.mkdtemp(prefix="kvctl-scenario-")), Kept()
     (root / "settings.toml").write_text(settings)
     warden = _warden(root)
     cluster: Cluster | None = None
     try:
-        cluster = _started(root, nodes, n)
+        specs = [NodeSpec(f"n{i + 1}", f"{HOST}:{port}") for i, port in enumerate(reserved.ports)]
+        spec = ClusterSpec(name=NAME, nodes=specs, n=n, q=Q, config=str(root / "settings.toml"))
+        cluster = Cluster(spec, root)
+        cluster.start_all(wait=True)
         yield cluster, kept
     finally:
         if cluster is not None:
@@ -135,33 +137,9 @@ def own_cluster(nodes: int, n: int, settings: str) -> Iterator[tuple[Cluster, Ke
         warden.stdin.write(b"done")
         warden.stdin.close()
         warden.wait()
+        reserved.close()
         if not kept:
             shutil.rmtree(root, ignore_errors=True)
-
-
-def _started(root: Path, nodes: int, n: int) -> Cluster:
-    for left in reversed(range(TRIES)):
-        specs = [NodeSpec(f"n{i + 1}", f"127.0.0.1:{port}") for i, port in enumerate(_free_ports(nodes))]
-        spec = ClusterSpec(name=NAME, nodes=specs, n=n, q=Q, config=str(root / "settings.toml"))
-        cluster = Cluster(spec, root)
-        try:
-            cluster.start_all(wait=True)
-        except LaunchFailed:
-            if not left:
-                raise
-            for node in specs:
-                shutil.rmtree(cluster.directory(node.name), ignore_errors=True)
-        else:
-            return cluster
-    raise AssertionError
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _sweep(root: Path) -> None:
