@@ -21,6 +21,8 @@ from tests.procs import free_ports
 KEYS = {b"kept:%05d" % i: b"v" * 400 for i in range(2_000)}
 SLOWLY = "transfer_bytes_per_s = 150000\n"
 """A move takes some seconds: something can happen meanwhile."""
+VERY_SLOWLY = "20KB/s"
+"""Half a minute at the least: the disk is full before all is there, however long a command takes."""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,7 @@ def test_a_full_disk_stops_a_transfer_which_says_so_and_goes_on_once_there_is_ro
     """The node that receives stops before it promises anything; everybody can see what the transfer waits for."""
     assert four("cluster", "join", "n4").code == 0
     assert four("cluster", "plan").code == 0
+    assert four("cluster", "throttle", VERY_SLOWLY).code == 0
     assert four("cluster", "commit").code == 0
     full = four("fault", "full-disk", "n4", "--for", "60s", "--yes")
     assert full.code == 0, full.errors
@@ -81,7 +84,7 @@ def test_a_full_disk_stops_a_transfer_which_says_so_and_goes_on_once_there_is_ro
     assert waiting.code == 11 and "n4 waits: it is down" in waiting.errors
     all_there(four)
 
-    assert four("node", "start", "n4").code == 0
+    assert four("node", "start", "n4").code == 0  # at the pace of its settings
     ready = four("wait", "ring-ready", "--timeout", "60s")
     assert ready.code == 0, ready.errors
     assert told_of(four, "n4 is waited for no more")

@@ -79,6 +79,23 @@ def test_a_walk_finds_the_leaves_of_every_key_that_differs(
     assert found == sorted(different)
 
 
+@given(st.dictionaries(KEYS, DIGESTS | st.just(b""), max_size=40), QS, st.booleans())
+@LAWS
+def test_what_is_held_is_found_where_it_is(contents: dict[bytes, bytes], q: int, hashed: bool) -> None:
+    """The leaves of keys that were not dropped, and their partitions; whether roots were asked for or not."""
+    tree = tree_of(dict.fromkeys(contents, b"d" * 16))
+    if hashed:
+        tree.hash(WHOLE)
+    for key, digest in contents.items():
+        tree.change(key, b"d" * 16, digest)
+    held = {key for key, digest in contents.items() if digest}
+    assert list(tree.held_from(0, LEAVES)) == sorted({leaf_of(key) for key in held})
+    partitions = {partition_of(key, q) for key in contents}
+    found = {p for p in partitions if tree.holds(span_of(p, q))}
+    assert found == {partition_of(key, q) for key in held}
+    assert found == {p for p in partitions if tree.held_in(span_of(p, q))}
+
+
 @given(KEYS, QS)
 @LAWS
 def test_a_key_is_in_the_span_of_its_partition(key: bytes, q: int) -> None:

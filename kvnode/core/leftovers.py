@@ -17,16 +17,20 @@ from itertools import islice
 from msgspec import Struct
 
 from kvnode.core.local import Local
-from kvnode.core.merkle import NOTHING, Span, span_of
+from kvnode.core.merkle import span_of
 from kvnode.core.outbox import Unreadable
 from kvnode.protocol.ring import Partition, majority
 from kvnode.protocol.types import Millis, NodeId
 
-LEAVES_LEAST, LEAVES_MOST = 16, 128
-"""Leaves dropped in one turn: one to eight milliseconds' work, and one commit."""
+LEAVES_LEAST, LEAVES_MOST = 16, 32
+"""Leaves dropped in one turn: one or two milliseconds' work, and one commit."""
+LEAVES_ALONE = 128
+"""...of a node that owns nothing any more: it keeps few others waiting, and its end waits for it."""
 QUICK_MS, SLOW_MS = 15, 40
 """A part that was durable so soon lets the next be twice as large; one that took so long, half."""
-ACTIVE_MAX = 4
+REST = 2.0
+"""How many times as long as a part took is for others, before the next; half of that, where it owns nothing."""
+ACTIVE_MAX = 2
 """Exchanged at once; the others wait."""
 RETRY_MS = 1_000
 LOOK_MS = 10_000
@@ -58,6 +62,7 @@ class Leftovers:
         self.exchange: Callable[[Partition, NodeId], bool] = lambda _, __: False
         """Begins an exchange. False where one of that partition is under way."""
         self._leaves = LEAVES_LEAST
+        self._alone = False
         self._turn = 0
         """The turn in which a part was dropped, until that is durable."""
         self._began: Millis = 0
@@ -69,12 +74,12 @@ class Leftovers:
         """Find what is held and not owned: at the start, whenever another ring is held, and now and then."""
         local, routes = self._local, self._local.routes
         tree, q = local.store.tree, routes.ring.q
+        self._alone = not any(map(routes.holds, range(q)))
         for p in [p for p, left in self._left.items() if routes.holds(p) or routes.since[p] != left.since]:
             del self._left[p]
-        if not tree.slots():
-            return
-        for p in sorted({slot >> routes.shift for slot in tree.slots()}):
-            if p not in self._left and not routes.holds(p) and tree.hash(span_of(Partition(p), q)) != NOTHING:
+        # Partitions of one slot each are many, and few of them are here.
+        for p in range(q) if routes.shift else sorted(tree.slots()):
+            if p not in self._left and not routes.holds(p) and tree.holds(span_of(Partition(p), q)):
                 self._left[p] = Leftover(Partition(p), routes.since[p], set())
 
     @property
@@ -112,13 +117,13 @@ class Leftovers:
             self._drop(dropping)
 
     def _pace(self, now: Millis) -> None:
-        """The last part is durable: as long again is for others, and the next is larger or smaller."""
+        """The last part is durable: what follows is for others, and the next is larger or smaller."""
         took, self._turn = now - self._began, 0
         if took <= QUICK_MS:
-            self._leaves = min(2 * self._leaves, LEAVES_MOST)
+            self._leaves = min(2 * self._leaves, LEAVES_ALONE if self._alone else LEAVES_MOST)
         elif took > SLOW_MS:
             self._leaves = max(self._leaves // 2, LEAVES_LEAST)
-        self._next_drop = now + took
+        self._next_drop = now + took * (REST / 2 if self._alone else REST)
 
     def _step(self, left: Leftover, now: Millis) -> None:
         left.due = now + RETRY_MS
@@ -161,7 +166,7 @@ class Leftovers:
             left.dropping = leaf + 1
             if done >= room:
                 return done
-        if not done or store.tree.hash(Span(*span)) == NOTHING:
+        if not done or not store.tree.holds(span):
             del self._left[left.partition]
             self._local.counters["partitions_dropped"] += 1
         else:

@@ -166,17 +166,29 @@ class HashTree:
         """The slots in which anything was ever held."""
         return list(self._pages)
 
+    def holds(self, span: Span) -> bool:
+        """Whether there is anything in a span of whole slots. Where there is, that is soon found."""
+        start, size = span
+        assert size >= SLOT_LEAVES
+        for slot in range(start >> 6, start + size >> 6):
+            page = self._pages.get(slot)
+            if page is not None and self._hashes.get(slot) != NOTHING and any(page):
+                return True
+        return False
+
     def held_in(self, span: Span) -> list[int]:
         """The leaves of a span in which there is anything."""
-        start, size = span
-        return [leaf for leaf in range(start, start + size) if self.hash(Span(leaf, 1)) != NOTHING]
+        return list(self.held_from(span.start, span.start + span.size))
 
     def held_from(self, start: int, end: int) -> Iterator[int]:
         """The leaves from one to before another in which there is anything, as they are come to."""
         for slot in range(start >> 6, (end + SLOT_LEAVES - 1) >> 6):
-            if slot in self._pages:
-                for leaf in range(max(start, slot << 6), min(end, (slot + 1) << 6)):
-                    if self.hash(Span(leaf, 1)) != NOTHING:
+            page, first = self._pages.get(slot), slot << 6
+            if page is not None:
+                # Most leaves hold nothing: not a call for each of them.
+                for leaf in range(max(start, first), min(end, first + SLOT_LEAVES)):
+                    at = (leaf - first) * 2
+                    if page[at] or page[at + 1]:
                         yield leaf
 
     def slots_in(self, start: int, end: int) -> int:

@@ -36,13 +36,16 @@ class Routes:
         """Who may speak as a member; a node hears itself, too."""
         self.leaving = frozenset(ring.leaving)
         self.others: tuple[NodeId, ...] = tuple(m for m in self.members if m != me)
-        self.owners: list[tuple[NodeId, ...]] = [ring.owner_ids(p) for p in range(ring.q)]
+        # Few sets of owners own many partitions: each is made once.
+        owners_of = {places: tuple(self.members[i] for i in places) for places in set(ring.owners)}
+        self.owners: list[tuple[NodeId, ...]] = [owners_of[places] for places in ring.owners]
         start = self.members.index(me) if self.is_member else 0
         after = {m: (i - start) % len(self.members) for i, m in enumerate(self.members)}
-        self.peers: list[tuple[NodeId, ...] | None] = [
-            tuple(sorted((o for o in owners if o != me), key=after.__getitem__)) if me in owners else None
-            for owners in self.owners
-        ]
+        peers_of = {
+            owners: tuple(sorted((o for o in owners if o != me), key=after.__getitem__)) if me in owners else None
+            for owners in owners_of.values()
+        }
+        self.peers: list[tuple[NodeId, ...] | None] = [peers_of[owners] for owners in self.owners]
         """The other owners of a partition; None where this member is not one.
 
         In the order of the members after this one: reads ask the first R - 1, so what a node asks in

@@ -40,7 +40,7 @@ from kvnode.protocol.ring import Member, Ring, majority
 from kvnode.protocol.types import Address, Millis, NodeId
 
 LOOK_MS = 100
-GATHER_MS, GATHER_PARTITIONS = 5_000, 16
+GATHER_MS, GATHER_PARTITIONS = 10_000, 16
 """What becomes ready within so long flips together, and all that is left at once; a millisecond longer for each so
 many partitions there are. An epoch makes some fifteen requests of a busy cluster wait for tens of milliseconds."""
 DECIDE_MS = 10_000

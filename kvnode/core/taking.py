@@ -40,6 +40,8 @@ TAKE = "take:"
 """Fact: how far a partition has come."""
 ACTIVE_MAX = 2
 """Partitions taken over at once; the others wait."""
+REST = 2.0
+"""How many times as long as a batch took is for others before the next one of that partition."""
 STEP_MS = 3_000
 """A batch that has not come after so long is asked for again."""
 RETRY_MS = 250
@@ -231,12 +233,12 @@ class Taking:
         return None
 
     def on_own_batch(self, done: AskBatch) -> None:
-        """What a batch brought is durable. The next waits as long as this one took: half the time is others'."""
+        """What a batch brought is durable. The next waits for longer than this one took: that time is others'."""
         taken = self._taken.get(done.partition)
         if taken is not None and taken.since == done.epoch and not taken.rid:
             took = self._local.now - taken.asked_at
             self.pace.durable(took)
-            taken.due = self._local.now + took
+            taken.due = self._local.now + REST * took
 
     def _take_in(self, taken: Taken, batch: Batch) -> bool:
         """Merge versions, adopt registers. False where a copy here is damaged: it is mended first."""
