@@ -22,17 +22,19 @@ class Reservation:
 
     def __init__(self, count: int, *, in_a_row: bool = False) -> None:
         """Raises `KvError` where there are no `count` free ports (`in_a_row`: that follow one another)."""
+        why: Exception | None = None
         for _ in range(TRIES):
             self._held: list[socket.socket] = []
             try:
                 first = self._hold(0)
                 for i in range(1, count):
                     self._hold(first + i if in_a_row else 0)
-            except (OSError, OverflowError):
+            except (OSError, OverflowError) as error:
+                why = error
                 self.close()
             else:
                 return
-        raise KvError(f"no {count} ports {'in a row ' * in_a_row}are free")
+        raise KvError(f"no {count} ports {'in a row ' * in_a_row}are free: {why}")
 
     def _hold(self, port: int) -> int:
         held = socket.socket()
