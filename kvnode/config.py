@@ -104,8 +104,8 @@ PENDING_MAX = 20_000
 SCANS_MAX = 64
 """Pages of scans a node gathers at once, each up to `SCAN_PAGE_BYTES_MAX` a member. Beyond: `Overloaded`."""
 
-SCAN_PAGE_MAX = 1_000
-"""Most keys in one page of a scan."""
+SCAN_PAGE_MAX = 256
+"""Most keys in one page of a scan: each of them is read in one turn, which other requests wait for."""
 
 SCAN_PAGE_BYTES_MAX = 1024 * 1024
 """A scan page is cut short at this many bytes of records."""

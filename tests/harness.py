@@ -12,6 +12,7 @@ a dict.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 from typing import TypeVar
 
@@ -69,11 +70,11 @@ class DictStore:
             raise Unreadable
         return self.rows.get(key)
 
-    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> Iterator[Stored]:
         found = [k for k in sorted(self.rows) if k > after and k.startswith(prefix)][:limit]
         if self.damaged.intersection(found):
             raise Unreadable
-        return [Stored(key, self.rows[key]) for key in found]
+        return (Stored(key, self.rows[key]) for key in found)
 
     @property
     def tree(self) -> HashTree:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvnode import config
-from kvnode.core.outbox import Outbox
+from kvnode.core.outbox import Outbox, Stored
 from kvnode.core.versions import Held, held_of
 from kvnode.protocol.messages import ReplicaSame
 from tests.harness import CLIENT, N2, DictStore, version
@@ -126,3 +129,26 @@ def test_a_page_is_cut_at_its_bytes_and_says_that_there_is_more() -> None:
             break
         after = rows[-1].key
     assert pages == [[b"a"], [b"b"], [b"c"], [b"d"]]
+
+
+@pytest.mark.parametrize("fresh", [(), (b"0", b"k003x"), (b"k000",)])
+def test_a_page_reads_little_more_than_it_shows(fresh: tuple[bytes, ...]) -> None:
+    """A page of large values is full long before `limit` keys are in it: reading them all would hold the turn."""
+    taken: list[bytes] = []
+
+    class Counting(DictStore):
+        def scan(self, after: bytes, prefix: bytes, limit: int) -> Iterator[Stored]:
+            for row in super().scan(after, prefix, limit):
+                taken.append(row.key)
+                yield row
+
+    store = Counting()
+    store.apply({b"k%03d" % i: held(1, config.SCAN_PAGE_BYTES_MAX // 10) for i in range(200)})
+    outbox = Outbox(store)
+    for key in fresh:
+        outbox.write(key, held(2))
+
+    rows, more = outbox.scan(b"", b"", 200)
+
+    assert more and len(rows) in (9, 10, 11)
+    assert len(taken) <= len(rows) + 2

@@ -148,7 +148,7 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def scan(self, after: bytes, prefix: bytes, limit: int) -> None:
         expected = [k for k in sorted(self.model) if k > after and k.startswith(prefix)][:limit]
-        assert self.engine.scan(after, prefix, limit) == [Stored(k, self.model[k]) for k in expected]
+        assert list(self.engine.scan(after, prefix, limit)) == [Stored(k, self.model[k]) for k in expected]
         expected = [k for k in sorted(self.registers) if k > after and k.startswith(prefix)][:limit]
         assert self.engine.registers(after, prefix, limit) == [(k, self.registers[k]) for k in expected]
 

@@ -16,7 +16,9 @@ reply that shows it must be an ack (PROTOCOL-CASES 18), so `read` says which it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from operator import attrgetter
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -73,8 +75,11 @@ class Store(Protocol):
         """What is held of a key. Raises `Unreadable` when the copy on disk is damaged."""
         ...
 
-    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
-        """Up to `limit` keys above `after` that start with `prefix`, in byte order."""
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> Iterable[Stored]:
+        """Up to `limit` keys above `after` that start with `prefix`, in byte order, read as they are taken.
+
+        Not to be taken from in a later turn. Raises `Unreadable`, at the latest where the damaged key would come.
+        """
         ...
 
     def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
@@ -268,17 +273,6 @@ class Outbox:
 
         Sets `volatile`. The page ends early at `SCAN_PAGE_BYTES_MAX`, but never before its first row.
         """
-        stored = self._seen(after, prefix, limit)
-        rows: list[Row] = []
-        size = 0
-        for row in stored:
-            size += len(row.held.blob)
-            if rows and size > config.SCAN_PAGE_BYTES_MAX:
-                break
-            rows.append(Row(row.key, row.held.blob))
-        return tuple(rows), len(rows) < len(stored) or len(stored) == limit
-
-    def _seen(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
         fresh = {
             key: held
             for writes in self._layers()
@@ -286,11 +280,18 @@ class Outbox:
             if key > after and key.startswith(prefix)
         }
         self.volatile = bool(fresh)
-        if not fresh:
-            return self._store.scan(after, prefix, limit)
         gone = sum(held is GONE for held in fresh.values())
-        merged = {row.key: row.held for row in self._store.scan(after, prefix, limit + gone)} | fresh
-        return [Stored(key, merged[key]) for key in sorted(merged) if merged[key] is not GONE][:limit]
+        stored = self._store.scan(after, prefix, limit + gone)
+        rows: list[Row] = []
+        size = 0
+        for row in _with_fresh(stored, fresh) if fresh else stored:
+            size += len(row.held.blob)
+            if rows and size > config.SCAN_PAGE_BYTES_MAX:
+                return tuple(rows), True
+            rows.append(Row(row.key, row.held.blob))
+            if len(rows) == limit:
+                return tuple(rows), True
+        return tuple(rows), False
 
     # ---- what the shell calls --------------------------------------------------------------
 
@@ -323,6 +324,13 @@ class Outbox:
         for _, writes, _ in self._committing:
             yield writes
         yield self._writes
+
+
+def _with_fresh(stored: Iterable[Stored], fresh: dict[bytes, Held]) -> Iterator[Stored]:
+    """The rows of a store, and over them what is newer, both in byte order."""
+    older = (row for row in stored if row.key not in fresh)
+    newer = [Stored(key, fresh[key]) for key in sorted(fresh)]
+    return (row for row in merge(older, newer, key=attrgetter("key")) if row.held is not GONE)
 
 
 def _any(store: Store) -> bool:

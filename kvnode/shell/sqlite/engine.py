@@ -14,6 +14,7 @@ import contextlib
 import os
 import select
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
 
@@ -94,7 +95,7 @@ class SqliteEngine:
         """What is held of a key. Raises `Unreadable`."""
         return self._layers.get(key)
 
-    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> Iterator[Stored]:
         """Up to `limit` keys above `after` that start with `prefix`, in byte order. Raises `Unreadable`."""
         return self._layers.scan(after, prefix, limit)
 

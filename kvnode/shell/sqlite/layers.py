@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -109,10 +110,9 @@ class Layers:
             self._absent.add(key)
         return held
 
-    def scan(self, after: bytes, prefix: bytes, limit: int) -> list[Stored]:
+    def scan(self, after: bytes, prefix: bytes, limit: int) -> Iterator[Stored]:
         """Up to `limit` keys above `after` that start with `prefix`, in byte order. Raises `Unreadable`."""
-        page: list[Stored] = []
-        step = limit
+        left = step = limit
         while True:
             rows = dict(self.table.rows(after, prefix, step))
             keys = set(rows)
@@ -121,23 +121,25 @@ class Layers:
                     keys.update(layer.order.page(after, prefix, step))
             # Each source's first keys together contain the first of all of them.
             found = sorted(keys)[:step]
-            self._fill(page, limit, found, rows)
-            if len(page) == limit or len(found) < step:
-                return page
+            for row in self._newest(found, rows):
+                yield row
+                left -= 1
+                if not left:
+                    return
+            if len(found) < step:
+                return
             # Some were dropped and are still in the table, or were never there: on behind them.
             after, step = found[-1], config.SCAN_PAGE_MAX
 
-    def _fill(self, page: list[Stored], limit: int, keys: list[bytes], rows: dict[bytes, bytes]) -> None:
+    def _newest(self, keys: list[bytes], rows: dict[bytes, bytes]) -> Iterator[Stored]:
         newest, frozen = self._held, self.frozen.records
         for key in keys:
-            if len(page) == limit:
-                return
             held = newest.get(key) or frozen.get(key)
             # Decoded last: damage to a row that was written again since is nobody's concern.
             if held is None:
                 held = self.table.decode(key, rows[key])
             if held is not GONE:
-                page.append(Stored(key, held))
+                yield Stored(key, held)
 
     def leaf(self, leaf: int) -> list[tuple[bytes, Held | None]]:
         """Every key in a leaf, and what is held of it; None where that is damaged.
