@@ -96,6 +96,24 @@ def test_what_is_held_is_found_where_it_is(contents: dict[bytes, bytes], q: int,
     assert found == {p for p in partitions if tree.held_in(span_of(p, q))}
 
 
+@given(st.dictionaries(KEYS, DIGESTS, min_size=1, max_size=7), st.sampled_from([16, 256, 2048]))
+@LAWS
+def test_a_span_hashes_alike_in_a_tree_with_little_and_in_one_with_much_elsewhere(
+    contents: dict[bytes, bytes], q: int
+) -> None:
+    """Two owners share some partitions: slots that hold nothing are nothing, whether they ever did."""
+    little, much = tree_of(contents), tree_of(contents)
+    for number in range(400):
+        much.change(b"elsewhere:%d" % number, b"", b"d" * 16)
+    for number in range(400):
+        much.change(b"elsewhere:%d" % number, b"d" * 16, b"")
+    assert len(little.slots()) < 8 < 300 < len(much.slots())
+    for partition in range(q):
+        span = span_of(Partition(partition), q)
+        assert little.hash(span) == much.hash(span)
+        assert little.holds(span) == much.holds(span)
+
+
 @given(KEYS, QS)
 @LAWS
 def test_a_key_is_in_the_span_of_its_partition(key: bytes, q: int) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import repeat
 from typing import NamedTuple
@@ -153,14 +153,27 @@ class HashTree:
             at = (start & 63) * 2
             return NOTHING if page is None else _hash(page[at : at + 2 * size].tobytes())
         slots = range(start >> 6, start + size >> 6)
-        if self._pages.keys().isdisjoint(slots):
-            return NOTHING
         hashes, pages = self._hashes, self._pages
-        # A wide span of a tree with little in it is mostly slots that never held anything.
-        for slot in slots if len(slots) < len(pages) else pages:
-            if slot not in hashes and slot in slots and slot in pages:
+        ever = self._ever_in(slots)
+        for slot in ever:
+            if slot not in hashes and slot in pages:
                 hashes[slot] = _hash(pages[slot].tobytes())
-        return _hash(b"".join(map(hashes.get, slots, repeat(NOTHING))))
+        if ever is slots:
+            return _hash(b"".join(map(hashes.get, slots, repeat(NOTHING))))
+        told: list[bytes] = []
+        end = slots.start
+        for slot in sorted(ever):
+            told += NOTHING * (slot - end), hashes[slot]
+            end = slot + 1
+        return _hash(b"".join(told) + NOTHING * (slots.stop - end))
+
+    def _ever_in(self, slots: range) -> Sequence[int]:
+        """Those of these slots in which anything was ever held, or all where that is many.
+
+        A wide span of a tree with little in it is mostly slots that never held anything.
+        """
+        pages = self._pages
+        return slots if len(slots) < len(pages) else [slot for slot in pages if slot in slots]
 
     def slots(self) -> list[int]:
         """The slots in which anything was ever held."""
@@ -170,9 +183,9 @@ class HashTree:
         """Whether there is anything in a span of whole slots. Where there is, that is soon found."""
         start, size = span
         assert size >= SLOT_LEAVES
-        for slot in range(start >> 6, start + size >> 6):
-            page = self._pages.get(slot)
-            if page is not None and self._hashes.get(slot) != NOTHING and any(page):
+        hashes, pages = self._hashes, self._pages
+        for slot in self._ever_in(range(start >> 6, start + size >> 6)):
+            if slot in pages and hashes.get(slot) != NOTHING and any(pages[slot]):
                 return True
         return False
 
@@ -201,7 +214,7 @@ class HashTree:
         """The leaves of a slot, to be saved; empty when there is nothing in them."""
         page = self._pages.get(slot)
         saved = b"" if page is None else page.tobytes()
-        return saved if any(saved) else b""
+        return saved if saved != _EMPTY else b""
 
     def load(self, slot: int, saved: bytes) -> None:
         """Bring back what `page` gave."""
@@ -211,4 +224,6 @@ class HashTree:
 
 
 def _hash(leaves: bytes) -> bytes:
-    return blake2b(leaves, digest_size=HASH_BYTES, person=b"kvctl-node").digest() if any(leaves) else NOTHING
+    if leaves == bytes(len(leaves)):
+        return NOTHING
+    return blake2b(leaves, digest_size=HASH_BYTES, person=b"kvctl-node").digest()

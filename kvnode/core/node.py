@@ -276,7 +276,8 @@ class Node:
     @property
     def wake_at(self) -> Millis:
         """When the next turn is due even if no message comes: timers are served then."""
-        return self._next_tick if self.timed else max(self._next_tick, self.membership.wake_at)
+        tick, beat = self._next_tick, self.membership.wake_at
+        return beat if beat > tick and not self.timed else tick
 
     @property
     def timed(self) -> bool:
