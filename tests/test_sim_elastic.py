@@ -357,6 +357,7 @@ def test_what_is_pending_can_be_cancelled_and_the_half_copy_is_dropped() -> None
 def test_a_copy_that_is_dropped_brings_first_what_only_it_has() -> None:
     """Its node was down while its places went to another; what it alone had acknowledged is not lost."""
     world = filled(nodes=4)
+    watch = Watch(world)
     outside(world, "n5")
     key = next(k for k in (f"k{i}" for i in range(KEYS)) if "n2" in world.owners(k))
     others = [name for name in world.names if name != "n2"]
@@ -372,6 +373,37 @@ def test_a_copy_that_is_dropped_brings_first_what_only_it_has() -> None:
     world.restart("n2")
     until_shaped(world)
     assert b"alone" in world.wait(world.get(key, via="n1", mode="quorum")).values
+    assert not watch.found
+    assert not world.violations()
+
+
+@pytest.mark.parametrize("taker_restarts", [False, True])
+def test_a_source_that_is_back_before_the_flip_is_asked_too(*, taker_restarts: bool) -> None:
+    """All was there without it, as it was down; what it alone had acknowledged is with an owner at the flip."""
+    world = filled(nodes=5)
+    for name in world.names:  # no exchange is to come by chance
+        world.ask(name, PauseRepair(world.clients.next_number(), paused=True))
+    key = next(k for k in (f"k{i}" for i in range(KEYS)) if "n2" in world.owners(k))
+    world.partition(["n2"], ["n1", "n3", "n4", "n5"])
+    world.wait(world.put(key, "alone", via="n2", w=1)).written  # noqa: B018
+    world.run(5_000)
+    committed(world, "n1", (LEAVE, "n2", ""))
+    place = partition_of(key.encode(), world.ring.q)
+    takers = {move.partition: world.ring.step(move).gained for move in world.ring.moves}
+    taker = takers[place]
+    other = next(name for name in takers.values() if name != taker)
+    assert taker is not None and other is not None
+    world.crash(other)  # not everything is ready: the flip waits for more
+    world.run_until(lambda: world.node(taker).node.shaping.taking.proven(place))
+    if taker_restarts:
+        world.crash(taker)
+        world.restart(taker)
+    world.heal()
+    world.run(2_000)
+    world.restart(other)
+    world.run_until(lambda: all(m.partition != place for m in world.ring.moves), 60_000)
+    assert any(version.value == b"alone" for record in world.replicas(key).values() for version in record)
+    until_shaped(world)
     assert not world.violations()
 
 

@@ -67,8 +67,8 @@ class Steward:
         self._decree = decree
         self._staging = staging
         self._outsiders = outsiders
-        self._ready: dict[tuple[int, NodeId], int] = {}
-        """Partition and taker -> as of which epoch of it all is there."""
+        self._ready: dict[NodeId, dict[int, int]] = {}
+        """Taker -> partition -> as of which epoch of it all is there."""
         self._first_ready: Millis = 0
         self._planned: tuple[Ring, tuple[Change, ...], Plan] | None = None
         self._next: Millis = 0
@@ -189,13 +189,15 @@ class Steward:
     # ---- what is due -----------------------------------------------------------------------
 
     def on_moves_ready(self, sender: NodeId, told: MovesReady) -> None:
-        """A member holds all of some partitions."""
+        """A member holds all of these partitions, and of no other that it is to own next."""
+        if not any(self._ready.values()):
+            self._first_ready = self._local.now
+        self._ready[sender] = self._current(dict(told.partitions))
+
+    def _current(self, told: dict[int, int]) -> dict[int, int]:
+        """Those that are of the present epoch of their partition."""
         since = self._local.routes.since
-        for partition, epoch in told.partitions:
-            if partition < len(since) and since[partition] == epoch:
-                if not self._ready:
-                    self._first_ready = self._local.now
-                self._ready[partition, sender] = epoch
+        return {p: epoch for p, epoch in told.items() if p < len(since) and since[p] == epoch}
 
     def is_steward(self) -> bool:
         """Whether this node is to propose what is due: the first member that is up."""
@@ -210,8 +212,8 @@ class Steward:
 
     def on_ring(self) -> None:
         """Another ring is held: what was ready for the last one, is not by that for this one."""
-        since = self._local.routes.since
-        self._ready = {where: epoch for where, epoch in self._ready.items() if since[where[0]] == epoch}
+        ready = {taker: self._current(told) for taker, told in self._ready.items()}
+        self._ready = {taker: told for taker, told in ready.items() if told}
         if not self._local.routes.pending:
             self._absent = frozenset()
 
@@ -262,7 +264,7 @@ class Steward:
         return {
             p
             for p in routes.pending
-            if all(self._ready.get((p, taker)) == routes.since[p] for taker in routes.takers(p))
+            if all(self._ready.get(taker, {}).get(p) == routes.since[p] for taker in routes.takers(p))
         }
 
     def _may_go(self, ring: Ring, node: NodeId) -> bool:

@@ -2,7 +2,8 @@
 
 Promises: a partition is told to be ready once all that its source held under the pending epoch is here, durably,
 and an exchange with it that began after the copy is finished; with the source's node dead, from every old owner
-that is up, at least a majority. Goes on where it was after a crash of either side.
+that is up, at least a majority, and from the source too if it is back before the flip. Goes on where it was after
+a crash of either side.
 Never: more bytes a second than the throttle lets through; in the way of foreground work: the slower batches come,
 the fewer are asked for.
 Input: Batch, finished exchanges, refusals, rings, ticks. The side that gives: `giving.py`.
@@ -57,6 +58,8 @@ class Kept(Struct, frozen=True, array_like=True):
     leaves: dict[NodeId, int]
     """Source -> the leaf its copy goes on from."""
     ready: bool
+    proven: tuple[NodeId, ...] = ()
+    """With whom an exchange was finished when it was ready."""
 
 
 class Taken(Struct, gc=False):
@@ -128,8 +131,9 @@ class Taking:
         if kept.since != since:
             kept = Kept(since, {}, ready=False)
         return Taken(
-            partition, since, span.start + span.size, dict(kept.leaves), set(), noted=kept.ready, ready=kept.ready
-        )
+            partition, since, span.start + span.size, dict(kept.leaves), set(kept.proven),
+            noted=kept.ready, ready=kept.ready,
+        )  # fmt: skip
 
     def proven(self, partition: int) -> bool:
         """Whether this disk holds a partition that was to come here."""
@@ -171,9 +175,25 @@ class Taking:
                     self._step(taken, now)
         if now >= self._next_ready:
             self._next_ready = now + READY_MS
+            withdrawn = self._withdraw(now)
             ready = tuple((p, taken.since) for p, taken in self._taken.items() if taken.ready)
-            if ready:
+            if ready or withdrawn:
                 self._outbox.send(self.steward(), MovesReady(ready))
+
+    def _withdraw(self, now: Millis) -> bool:
+        """Where the source was down, and is back: what it alone acknowledged is to be here before the flip."""
+        pending = self._local.routes.pending
+        withdrawn = False
+        for p, taken in self._taken.items():
+            lost = pending[p].lost
+            if lost is None or lost in taken.proven or not taken.noted or not taken.proven or self.down(lost):
+                continue
+            taken.noted = taken.ready = False
+            taken.leaves[lost] = taken.end  # the others' copies are here: an exchange brings what they lack
+            taken.due = now
+            self._note(taken, ready=False)
+            withdrawn = True
+        return withdrawn
 
     def _step(self, taken: Taken, now: Millis) -> None:
         self._asked.pop(taken.rid, None)
@@ -198,7 +218,8 @@ class Taking:
                 return
         self._note(taken, ready=True)
         taken.noted = True
-        self._outbox.ack(self._local.me, MovesReady(((taken.partition, taken.since),)))
+        noted = tuple((p, taken.since) for p, taken in self._taken.items() if taken.noted)
+        self._outbox.ack(self._local.me, MovesReady(noted))
 
     def _ask(self, taken: Taken, source: NodeId, leaf: int) -> None:
         now = self._local.now
@@ -207,7 +228,7 @@ class Taking:
         self._outbox.send(source, AskBatch(taken.rid, taken.since, taken.partition, leaf, self.pace.batch))
 
     def _note(self, taken: Taken, *, ready: bool) -> None:
-        kept = Kept(taken.since, taken.leaves, ready)
+        kept = Kept(taken.since, taken.leaves, ready, tuple(sorted(taken.proven)))
         self._outbox.note(f"{TAKE}{taken.partition}", msgspec.msgpack.encode(kept))
 
     # ---- what arrives ----------------------------------------------------------------------
@@ -282,7 +303,7 @@ class Taking:
         """That all is here is durable: the flip may come."""
         for partition, since in done.partitions:
             taken = self._taken.get(partition)
-            if taken is not None and taken.since == since:
+            if taken is not None and taken.since == since and taken.noted:
                 taken.ready = True
                 self._next_ready = 0
 

@@ -283,6 +283,6 @@ class Batch(Wire, frozen=True, tag=90):
 
 
 class MovesReady(Wire, frozen=True, tag=91):
-    """I hold all of these partitions, proven, as of these epochs of theirs: they may flip."""
+    """I hold all of these partitions, proven, as of these epochs of theirs: they may flip; and no other may."""
 
     partitions: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=config.SLOTS_MAX)]

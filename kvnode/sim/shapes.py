@@ -25,7 +25,7 @@ from kvnode.protocol.messages import (
     StagedNow,
     Written,
 )
-from kvnode.protocol.ring import Ring, partition_of
+from kvnode.protocol.ring import Ring, majority, partition_of
 from kvnode.protocol.types import NodeId, Past, Record, Version
 from kvnode.sim.case import Reshape
 from kvnode.sim.check import Violation
@@ -121,6 +121,9 @@ A place is an owner's, or that of whom a hint is kept for: a node that came in t
 stands in for another holds two (seed 600135).
 """
 
+Places = dict[NodeId, list[Record]]
+"""Of one key, the copies in each place."""
+
 
 class Watch:
     """Copies are owned: looked at while everything goes on."""
@@ -164,7 +167,7 @@ class Watch:
             self.found.append(Violation("copies_are_owned", key, text))
 
     def look(self) -> None:
-        """Every acknowledged write is in W places: with its owners, or kept for them."""
+        """Every acknowledged write is in W places: with its owners, kept for them, or not handed to them yet."""
         world = self._world
         calls = world.clients.calls
         moves = world.ring.moves
@@ -189,19 +192,43 @@ class Watch:
                 continue  # reaped; an owner whose clock is ahead may do so early
             del acked[:-8]  # the others are covered by these, or beside them
             self._fine[key] = there
-            places: dict[NodeId, list[Record]] = {}
-            for (place, _), held in there.items():
-                record = held.record()
-                places.setdefault(place, []).append(record)
-                self._saw(key, record)
+            places = self._places(key, there)
             for call in acked:
-                if call.replied is not None and world.timeline.now - call.replied > self._forgotten:
-                    continue
-                told = call.written
-                dot = Dot(told.actor, told.time)
-                have = sum(any(self._shows(key, record, dot) for record in copies) for copies in places.values())
-                if have < told.acked - self._lost:
-                    self._tell(key, f"{told} is in {have} places, at epoch {world.ring.epoch}")
+                if call.replied is None or world.timeline.now - call.replied <= self._forgotten:
+                    self._judge(key, call.written, there, places)
+
+    def _judge(self, key: bytes, told: Written, there: Copies, places: Places) -> None:
+        """Whether a write is in as many places as acknowledged it."""
+        epoch, need = self._world.ring.epoch, told.acked - self._lost
+        have = self._count(key, told, places)
+        if have < need and told.acked < majority(self._world.ring.n):
+            # The place of a node that was down was given away by a majority, none of which knew of this. Its copy
+            # counts until it is dropped, for by then it has been handed over: to be looked at again.
+            self._fine.pop(key, None)
+            have = self._count(key, told, self._places(key, there | self._left_over(key)))
+        if have < need:
+            self._tell(key, f"{told} is in {have} places, at epoch {epoch}")
+
+    def _places(self, key: bytes, there: Copies) -> Places:
+        """The copies by place."""
+        places: Places = {}
+        for (place, _), held in there.items():
+            record = held.record()
+            places.setdefault(place, []).append(record)
+            self._saw(key, record)
+        return places
+
+    def _count(self, key: bytes, told: Written, places: Places) -> int:
+        """In how many places a write is, or is covered."""
+        dot = Dot(told.actor, told.time)
+        return sum(any(self._shows(key, record, dot) for record in copies) for copies in places.values())
+
+    def _left_over(self, key: bytes) -> Copies:
+        """What members that are no owners of a key durably hold of it."""
+        owners = self._world.owners(key)
+        names = (member.id for member in self._world.ring.members if member.id not in owners)
+        disks = {name: self._world.nodes[name].disk for name in names}
+        return {(name, name): held for name, disk in disks.items() if (held := disk.holds_as(key)) is not None}
 
     def _kept(self) -> dict[bytes, Copies]:
         """All hints that are durable, by key."""
@@ -213,11 +240,12 @@ class Watch:
 
     def _owned(self, key: bytes) -> Copies:
         """What its owners, of now and next, durably hold of a key."""
-        ring = self._world.ring
+        ring, nodes = self._world.ring, self._world.nodes
         partition = partition_of(key, ring.q)
-        owners = {*ring.owner_ids(partition), self._coming.get(partition)}
-        disks = {member.id: self._world.nodes[member.id].disk for member in ring.members if member.id in owners}
-        return {(node, node): held for node, disk in disks.items() if (held := disk.holds_as(key)) is not None}
+        owners = ring.owner_ids(partition)
+        if partition in self._coming:
+            owners += (self._coming[partition],)
+        return {(owner, owner): held for owner in owners if (held := nodes[owner].disk.holds_as(key)) is not None}
 
     def _saw(self, key: bytes, versions: Iterable[Version | Written]) -> None:
         pasts = self._pasts.setdefault(key, {})
