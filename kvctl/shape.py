@@ -194,11 +194,16 @@ def _warnings(plan: Plan, told: ClusterReport) -> Iterator[str]:
         kept = sum(h.hints.count for h in held(told) if h.holder == node)
         if kept:
             yield f"{node} keeps {kept} hints: it leaves once they are delivered"
-    quiet = [
-        m.id
-        for m, state in zip(told.ring.members, states(told), strict=True)
-        if state == DOWN and m.id not in goes
-    ]
+    down = [m.id for m, state in zip(told.ring.members, states(told), strict=True) if state == DOWN]
+    for change in plan.changes:
+        if change.node in down and change.kind == ChangeKind.LEAVE:
+            yield (
+                f"{change.node} is down: it stays a member until it is back and has handed over what only it "
+                f"holds; if it never will be, cluster replace {change.node} NEW instead"
+            )
+        elif change.node in down and change.kind == ChangeKind.REPLACE:
+            yield f"{change.node} is down: what no other node holds (writes with w=1) is lost with it"
+    quiet = [node for node in down if node not in goes]
     if quiet and plan.ring.moves:
         yield f"down: {', '.join(quiet)}. Transfers of what they own take longer, or wait for them"
 

@@ -88,6 +88,11 @@ def test_what_a_plan_needs_and_does_not_find_is_a_warning() -> None:
     leave = plan_of(FIVE, [Change(ChangeKind.LEAVE, N3)])
     kept = report(N3, hints=(hints(N1, 12),), moves=moves())
     assert any("n3 keeps 12 hints" in w for w in cost(leave, five(n3=kept)).warnings)
+    (told,) = cost(leave, five(n3=None)).warnings
+    assert told.startswith("n3 is down: it stays a member until it is back") and "cluster replace n3" in told
+    instead = plan_of(FIVE, [Change(ChangeKind.REPLACE, N3, SIX)])
+    (told,) = cost(instead, five(n3=None)).warnings
+    assert told == "n3 is down: what no other node holds (writes with w=1) is lost with it"
 
 
 def test_bytes_and_time_are_unknown_where_nobody_tells() -> None:
