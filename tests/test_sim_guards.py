@@ -15,6 +15,7 @@ from kvnode.core.rejoin import WAIT_MS
 from kvnode.core.versions import held_of
 from kvnode.protocol import messages as m
 from kvnode.protocol.consensus import Accept, Accepted, Ballot, Outbid, Prepare, Promised
+from kvnode.protocol.context import encode_context
 from kvnode.protocol.messages import Error
 from kvnode.protocol.ring import partition_of
 from kvnode.protocol.types import ALL, STRONG, Version
@@ -390,6 +391,25 @@ def test_a_past_keeps_what_a_hint_may_bring_back() -> None:
     world.restart(holder)
     world.converge()
     assert read_all(world).values == [b"newer"]
+
+
+def test_who_stands_in_for_owners_forgets_nothing_of_a_past() -> None:
+    """It does not know what they hold: its delete, with a long context, must cover that (seed 3101005)."""
+    world = world_of(5)
+    owners = world.owners("k")
+    old = Version(7, WALL << 16, {}, b"old")
+    for owner in owners:
+        world.disk(owner).plant(b"k", held_of((old,)))
+    world.run(3 * config.CLOCK_AHEAD_MAX_MS)
+    others = [name for name in world.names if name not in owners]
+    world.partition(owners, others)
+    world.run(5_000)
+    seen = LONG_PAST | {7: old.time}
+    deleted = world.wait(world.put("k", None, via=others[0], w=1, context=encode_context(b"k", seen).encode()))
+    assert deleted.written.past == seen
+    world.heal()
+    world.converge()
+    assert read_all(world).values == []
 
 
 @pytest.mark.parametrize(("value", "mode"), [(None, "eventual"), ("new", "quorum")])

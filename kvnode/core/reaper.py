@@ -50,13 +50,14 @@ class Reaper:
         """Since when, at most, any member keeps a hint."""
 
     def settled(self, partition: Partition) -> WallMillis:
-        """Everything of a partition that was written before is with all owners, and in no hint.
+        """Everything of a partition that was written before is with all owners, this node too, and in no hint.
 
-        0 while that cannot be told. Clocks may differ by up to `CLOCK_AHEAD_MAX_MS`, so by that earlier.
+        0 while that cannot be told, and by who is no owner. Clocks may differ by up to `CLOCK_AHEAD_MAX_MS`, so by
+        that earlier.
         """
-        if self.unsettled(partition):
+        peers = self._local.routes.peers[partition]
+        if peers is None or self.unsettled(partition):
             return 0
-        peers = self._local.routes.peers[partition] or ()
         began = min((self._exchanges.get((partition, peer), 0) for peer in peers), default=self._local.proven_wall)
         return max(0, min(began, self.hints_since()) - config.CLOCK_AHEAD_MAX_MS)
 
