@@ -258,12 +258,17 @@ class Watch:
         for version in record:
             if version.past.get(actor, 0) >= time or (version.actor == actor and version.time == time):
                 return True
-        pasts = self._pasts[key]
-        found = {Dot(version.actor, version.time) for version in record}
-        unseen = list(found)
+        # What covers a version is later than it.
+        found = {Dot(version.actor, version.time) for version in record if version.time > time}
+        if not found:
+            return False
+        pasts, unseen = self._pasts[key], list(found)
+        later = [known for known in pasts if known.time > time]
         while unseen:
             past = pasts[unseen.pop()]
-            behind = [known for known in pasts if known not in found and covers(past, known)]
+            if covers(past, dot):
+                return True
+            behind = [known for known in later if known not in found and covers(past, known)]
             found.update(behind)
             unseen += behind
-        return dot in found
+        return False
