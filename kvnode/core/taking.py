@@ -59,7 +59,7 @@ class Kept(Struct, frozen=True, array_like=True):
     """Source -> the leaf its copy goes on from."""
     ready: bool
     proven: tuple[NodeId, ...] = ()
-    """With whom an exchange was finished when it was ready."""
+    """With whom an exchange that began after the copy is finished: what it brought is durable, and stays so."""
 
 
 class Taken(Struct, gc=False):
