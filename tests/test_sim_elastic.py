@@ -117,6 +117,33 @@ def test_a_dead_node_is_replaced_and_is_told_so_when_it_comes_back() -> None:
     assert not world.violations()
 
 
+def test_a_removed_node_on_a_new_disk_that_reaches_nobody_decides_nothing_and_is_waited_for_by_nobody() -> None:
+    """It does not even know that it was removed (seeds 5108003, 5108022: the judge waited for its votes)."""
+    world = filled(nodes=4)
+    world.crash("n2")
+    outside(world, "n5")
+    world.run(5_000)
+    committed(world, "n1", (REPLACE, "n2", "n5"))
+    until_shaped(world)
+
+    world.wipe("n2")
+    world.partition(["n2"], ["n1", "n3", "n4", "n5"])
+    world.restart("n2")
+    world.run(10_000)
+    assert world.node("n2").node.ring.epoch == 1
+    assert world.node("n2").local.voteless
+    for mode in ("quorum", "strong"):
+        for i in range(8):
+            assert isinstance(world.wait(world.put(f"k{i}", "ghost", via="n2", mode=mode)).result, Failed)
+    world.converge()
+    assert world.voting
+
+    world.heal()
+    world.run_until(lambda: not world.node("n2").up, 10_000)
+    read_back(world, "n5")
+    assert not world.violations()
+
+
 # ---- who may join ------------------------------------------------------------------------------
 
 

@@ -192,7 +192,7 @@ def run(case: Case, tell: Tell | None = None) -> Report:
         breaker.mend()
         world.converge(HEALS_WITHIN_MS)
         if case.load.mode == "strong":
-            world.run_until(lambda: not any(n.local.voteless for n in world.nodes.values()), HEALS_WITHIN_MS)
+            world.run_until(lambda: world.voting, HEALS_WITHIN_MS)
             read_registers(world, case, broken)
     except AssertionError as error:
         broken.append(Violation(_whose(error), b"", str(error) or _where(error)))

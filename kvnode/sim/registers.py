@@ -167,7 +167,7 @@ def run_strong(seed: int, shape: RegisterShape | None = None, tell: Tell | None 
             world.run(LATE_MS)
             faults.update(nemesis.counts)
             world.converge()
-            world.run_until(lambda: not any(n.local.voteless for n in world.nodes.values()), VOTES_AGAIN_MS)
+            world.run_until(lambda: world.voting, VOTES_AGAIN_MS)
         work.read_everywhere()
     except AssertionError as error:
         error.add_note(f"in the world of seed {seed}, mode strong")

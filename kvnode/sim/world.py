@@ -306,6 +306,11 @@ class World(Ground):
             for name in members
         )
 
+    @property
+    def voting(self) -> bool:
+        """Whether every member votes again. A former one on a new disk, with no peer left, never learns."""
+        return not any(self.nodes[member.id].local.voteless for member in self.ring.members)
+
     def converge(self, within_ms: float = 120_000) -> None:
         """Let time pass until that is so, and nothing is under way; an error if it does not come to."""
         end = self.timeline.now + tenths(within_ms)
