@@ -73,6 +73,17 @@ def committed(world: World, via: str, *changes: tuple[ChangeKind, str, str]) -> 
     return told.epoch
 
 
+def n2_replaced() -> World:
+    """Four nodes, of which n2 died and gave its places to n5."""
+    world = filled(nodes=4)
+    world.crash("n2")
+    outside(world, "n5")
+    world.run(5_000)
+    committed(world, "n1", (REPLACE, "n2", "n5"))
+    until_shaped(world)
+    return world
+
+
 # ---- how it goes -------------------------------------------------------------------------------
 
 
@@ -101,12 +112,7 @@ def test_a_node_joins_and_leaves_again_and_every_key_is_there() -> None:
 
 def test_a_dead_node_is_replaced_and_is_told_so_when_it_comes_back() -> None:
     """Whole partitions from the owners that are left; its old data is served to nobody."""
-    world = filled(nodes=4)
-    world.crash("n2")
-    outside(world, "n5")
-    world.run(5_000)
-    committed(world, "n1", (REPLACE, "n2", "n5"))
-    until_shaped(world)
+    world = n2_replaced()
     assert world.ring.member(NodeId("n2")) is None
     assert world.ring.places(NodeId("n5"))[0] == 12
     read_back(world, "n5")
@@ -119,12 +125,7 @@ def test_a_dead_node_is_replaced_and_is_told_so_when_it_comes_back() -> None:
 
 def test_a_removed_node_on_a_new_disk_that_reaches_nobody_decides_nothing_and_is_waited_for_by_nobody() -> None:
     """It does not even know that it was removed (seeds 5108003, 5108022: the judge waited for its votes)."""
-    world = filled(nodes=4)
-    world.crash("n2")
-    outside(world, "n5")
-    world.run(5_000)
-    committed(world, "n1", (REPLACE, "n2", "n5"))
-    until_shaped(world)
+    world = n2_replaced()
 
     world.wipe("n2")
     world.partition(["n2"], ["n1", "n3", "n4", "n5"])
