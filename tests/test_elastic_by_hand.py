@@ -122,15 +122,15 @@ def test_a_hint_whose_owner_lost_its_place_is_a_hint_for_each_owner_of_now(crash
 def test_a_hint_that_another_kept_before_is_as_old_as_it_was_there() -> None:
     """No tombstone is reaped before the oldest hint is younger: an age that began anew would let one go."""
     hand = kept_for_n1()
-    young = hand.node.hints.oldest()
+    young = hand.node.hints.kept.oldest()
     old = young - 60_000
     until = WALL + hand.local.steady + 10_000
     sent = hand.say(N3, m.KeepHint(10, 1, N1, b"other", RECORD, until, old))
     assert to(N3, sent) == [m.ReplicaWritten(10)], "its keeper takes it for delivered"
-    assert hand.node.hints.oldest() == old
+    assert hand.node.hints.kept.oldest() == old
     assert [view.oldest_ms for view in hand.node.hints.views()] == [old]
     hand.say(N3, m.KeepHint(11, 1, N1, KEY, blob(version(5, 1, value=b"w")), until, old - 1))
-    assert hand.node.hints.oldest() == old - 1
+    assert hand.node.hints.kept.oldest() == old - 1
     assert {hint.since for hint in hand.store.kept.values()} == {old, old - 1}
 
     refused = to(N3, hand.say(N3, m.KeepHint(12, 1, N2, KEY, RECORD, until, old - 2)))
@@ -141,10 +141,10 @@ def test_a_hint_that_another_kept_before_is_as_old_as_it_was_there() -> None:
 def test_a_node_that_leaves_hands_what_it_keeps_for_one_out_of_reach_to_another() -> None:
     """It would stay for as long as that one is down. No owner is asked: it has a copy, and two would be one."""
     hand = kept_for_n1(N1)
-    since = hand.node.hints.oldest()
+    since = hand.node.hints.kept.oldest()
     assert not [x for _, x in hand.wait(100) if isinstance(x, m.KeepHint)], "as long as it stays, it keeps it"
     sent = hand.say(N2, m.RingTold(replace(hand.ring, epoch=2, leaving=(N4,)))) + hand.wait(100)
     (keeper, order), *more = [(who, x) for who, x in sent if isinstance(x, m.KeepHint)]
     assert keeper == N5 and not more and (order.owner, order.since, order.record) == (N1, since, RECORD)
     hand.say(keeper, m.ReplicaWritten(order.rid))
-    assert not hand.store.kept and not hand.node.hints.oldest()
+    assert not hand.store.kept and not hand.node.hints.kept.oldest()

@@ -129,7 +129,7 @@ def test_a_flood_of_writes_for_a_node_that_never_returns_fills_no_disk_and_fails
     assert all(put.written.acked >= 2 for put in puts)
     world.run(10_000)
     nodes = [world.node(name).node for name in ("n1", "n2", "n3", "n4")]
-    assert all(0 < node.hints.bytes <= 15_000 for node in nodes)
+    assert all(0 < node.hints.kept.bytes <= 15_000 for node in nodes)
     assert any((p, "n5") in node.hints.needs_repair for node in nodes for p in range(world.ring.q))
     kept = world.hinted
     world.run(60_000)

@@ -156,7 +156,7 @@ def test_hints_are_bounded_and_a_full_holder_costs_a_vote_and_no_write() -> None
         assert world.wait(world.put(key, "v" * 100, via=via)).written
     world.settle()
     for node in world.nodes.values():
-        assert node.node.hints.bytes <= 4_000
+        assert node.node.hints.kept.bytes <= 4_000
     missed = sum(len(node.node.hints.needs_repair) for node in world.nodes.values())
     assert missed > 0
     world.restart(third)
@@ -205,7 +205,7 @@ def test_delivery_keeps_to_its_rate(per_s: int) -> None:
     for call in calls:
         world.wait(call)
     world.settle()
-    held = {name: node.node.hints.count for name, node in world.nodes.items() if node.up}
+    held = {name: node.node.hints.kept.count for name, node in world.nodes.items() if node.up}
     most = max(held.values())
     assert most > 100
     world.restart(third)

@@ -118,9 +118,9 @@ def test_imports_go_down_the_layers_only(path: str) -> None:
 
 DATA = {
     "assignment", "ballots", "bootstrap", "clock", "consensus", "deadlines", "detector", "events", "exchanges",
-    "floors", "holding", "kept", "lanes", "ledger", "local", "merkle", "outbox", "pace", "pages", "peers",
-    "places", "plan", "ports", "proposal", "quorum", "reassignment", "registers", "routes", "rules", "shape",
-    "sides", "versions",
+    "floors", "hintstore", "holding", "kept", "lanes", "ledger", "local", "merkle", "outbox", "pace", "pages",
+    "peers", "places", "plan", "ports", "proposal", "quorum", "reassignment", "registers", "routes", "rules",
+    "shape", "sides", "versions",
 }  # fmt: skip
 """Modules of core that hold values and structures; all others but `WIRING` are mechanisms."""
 WIRING = {"node", "registering", "rerouting", "shaping"}

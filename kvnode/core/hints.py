@@ -20,9 +20,10 @@ from collections.abc import Collection
 import msgspec
 
 from kvnode import config
-from kvnode.core.kept import Kept, Sent, add_to
+from kvnode.core.hintstore import HintStore
+from kvnode.core.kept import Kept, Sent
 from kvnode.core.local import Local
-from kvnode.core.outbox import Hint, Unreadable
+from kvnode.core.outbox import Hint
 from kvnode.core.versions import Held, merge_held
 from kvnode.protocol.messages import (
     DeliverHints,
@@ -49,71 +50,26 @@ class Hints:
     def __init__(self, local: Local) -> None:
         self._local = local
         self._outbox = local.outbox
-        self._kept: dict[NodeId, Kept] = {}
+        self.kept = HintStore(local)
         self._sent: dict[int, Sent] = {}
         self._overdue: deque[tuple[Millis, int]] = deque()
         self._per_s = local.settings.hints_per_s
         self._ticked: Millis = 0
-        self.bytes = 0
         self.needs_repair: set[tuple[int, NodeId]] = set()
         """(Partition, owner) that missed a write nobody keeps a hint for."""
-        loaded = sorted(local.store.hints().items(), key=lambda item: (item[1].since, item[0]))
-        for (owner, key), hint in loaded:
-            self._add(owner, key, hint)
         self.on_ring(range(local.routes.ring.q))  # a crash may have come between a ring and what follows from it
 
     # ---- keeping ---------------------------------------------------------------------------
 
     def keep(self, owner: NodeId, key: bytes, held: Held, since: int = 0) -> bool:
-        """Keep a record for an owner, merged with what is kept already. False when there is no room.
+        """Keep a record for an owner; where there is no room for it, note that it was missed, and say so: False.
 
         `since`: when another node began to. Raises `msgspec.MsgspecError` where the merge is too large.
         """
-        kept = self._kept.get(owner)
-        old = kept.hints.get(key) if kept is not None else None
-        if old is None:
-            # By the clock that does not jump: a hint that looked younger than it is would let a tombstone go.
-            hint = Hint(held, since or self._local.steady)
-            grown = len(key) + len(held.blob) + config.ENTRY_OVERHEAD_BYTES
-        else:
-            merged = merge_held(old.held, held.blob)
-            if held.actor != merged.actor and held.digest == merged.digest:
-                merged = held  # minted here: its actor goes with it
-            first = min(since or old.since, old.since)
-            if merged is old.held and first == old.since:
-                return True
-            hint = Hint(merged, first)
-            grown = len(merged.blob) - len(old.held.blob)
-        if grown > 0 and self.bytes + grown > self._local.settings.hint_bytes:
-            self._local.counters["hints_refused"] += 1
-            self.miss(self._local.routes.partition(key), owner)
-            return False
-        self._local.counters["hinted"] += 1
-        self._add(owner, key, hint)
-        self._outbox.keep_hint(owner, key, hint)
-        return True
-
-    def _add(self, owner: NodeId, key: bytes, hint: Hint) -> None:
-        kept = self._kept.get(owner)
-        if kept is None:
-            kept = self._kept[owner] = Kept({}, deque())
-        old = kept.hints.get(key)
-        grown = len(hint.held.blob)
-        if old is None:
-            kept.queue.append(key)
-            grown += len(key) + config.ENTRY_OVERHEAD_BYTES
-        else:
-            grown -= len(old.held.blob)
-        add_to(kept, key, hint)
-        kept.bytes += grown
-        self.bytes += grown
-
-    def _drop(self, owner: NodeId, key: bytes) -> None:
-        kept = self._kept[owner]
-        size = len(key) + len(kept.hints.pop(key).held.blob) + config.ENTRY_OVERHEAD_BYTES
-        kept.bytes -= size
-        self.bytes -= size
-        self._outbox.keep_hint(owner, key, None)
+        if self.kept.keep(owner, key, held, since):
+            return True
+        self.miss(self._local.routes.partition(key), owner)
+        return False
 
     def miss(self, partition: int, owner: NodeId) -> None:
         """An owner missed a write that nobody keeps for it: only an exchange can bring it.
@@ -130,53 +86,19 @@ class Hints:
 
     def record(self, key: bytes) -> Held | None:
         """What this node keeps of a key it does not own: the merge of its hints for it."""
-        found: Held | None = None
-        local = self._local
-        for owner in local.routes.holders(local.routes.partition(key)):
-            kept = self._kept.get(owner)
-            hint = kept.hints.get(key) if kept is not None else None
-            if hint is not None:
-                found = hint.held if found is None else merge_held(found, hint.held.blob)
-        return found
+        routes = self._local.routes
+        return self.kept.record(key, routes.holders(routes.partition(key)))
 
     def on_ring(self, changed: Collection[int]) -> None:
         """Some partitions have other owners: what is kept for one that lost its place goes to all of now.
 
         Never refused for want of room: it was acknowledged.
         """
-        routes, me = self._local.routes, self._local.me
-        for owner, kept in list(self._kept.items()):
-            for key in [k for k in kept.hints if routes.partition(k) in changed]:
-                partition = routes.partition(key)
-                if owner in routes.holders(partition):
-                    continue
-                hint = kept.hints[key]
-                for heir in routes.owners[partition]:
-                    if heir != me:
-                        self._inherit(heir, key, hint)
-                    elif not self._merged(key, hint):
-                        break
-                else:
-                    self._drop(owner, key)
-
-    def _merged(self, key: bytes, hint: Hint) -> bool:
-        """Take a hint into our own copy. False where that is damaged: it is mended first."""
-        try:
-            self._outbox.merge(key, hint.held.blob)
-        except Unreadable:
-            return False
-        return True
-
-    def _inherit(self, heir: NodeId, key: bytes, hint: Hint) -> None:
-        known = self._kept[heir].hints.get(key) if heir in self._kept else None
-        if known is not None:
-            hint = Hint(merge_held(known.held, hint.held.blob), min(known.since, hint.since))
-        self._add(heir, key, hint)
-        self._outbox.keep_hint(heir, key, hint)
-
-    def owners_of(self, key: bytes) -> tuple[NodeId, ...]:
-        """For whom a hint of this key is kept."""
-        return tuple(owner for owner, kept in sorted(self._kept.items()) if key in kept.hints)
+        routes = self._local.routes
+        for owner, key in self.kept:
+            partition = routes.partition(key)
+            if partition in changed and owner not in routes.holders(partition):
+                self.kept.pass_on(owner, key, routes.owners[partition])
 
     # ---- what arrives ----------------------------------------------------------------------
 
@@ -213,7 +135,7 @@ class Hints:
         if sent is None or sent.to != sender:
             return False
         del self._sent[written.rid]
-        kept = self._kept[sent.owner]
+        kept = self.kept.of[sent.owner]
         kept.in_flight -= 1
         hint = kept.hints.get(sent.key)
         if hint is None:
@@ -221,7 +143,7 @@ class Hints:
         if hint.held.digest != sent.digest:
             kept.queue.append(sent.key)  # more came for the key while this was on its way
             return True
-        self._drop(sent.owner, sent.key)
+        self._arrived(sent)
         kept.delivered += 1
         kept.window_count += 1
         self._local.counters["hints_delivered"] += 1
@@ -233,6 +155,19 @@ class Hints:
             )
         return True
 
+    def _arrived(self, sent: Sent) -> None:
+        """A hint is durable there. It goes, but where that place is to be another's: who takes it over may have
+        copied it without this, and be asked for no more.
+        """
+        routes, kept = self._local.routes, self.kept.of[sent.owner]
+        partition = routes.partition(sent.key)
+        step = routes.pending.get(partition)
+        takers = routes.takers(partition) if step is not None and step.lost == sent.to else ()
+        self.kept.pass_on(sent.owner, sent.key, takers)
+        if sent.key in kept.hints:
+            kept.queue.append(sent.key)
+            kept.wait_until = self._local.now + config.HINT_RETRY_MS
+
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:
         """An owner would not take a hint. False when it is not one of ours."""
         sent = self._sent.get(refused.rid)
@@ -243,7 +178,7 @@ class Hints:
         sent = self._sent.pop(rid, None)
         if sent is None:
             return False
-        kept = self._kept[sent.owner]
+        kept = self.kept.of[sent.owner]
         kept.in_flight -= 1
         kept.wait_until = self._local.now + config.HINT_RETRY_MS
         if sent.key in kept.hints:
@@ -260,10 +195,10 @@ class Hints:
     @property
     def timed(self) -> bool:
         """Whether something is on its way, or may be sent now."""
-        if self._sent or not self._kept:
+        if self._sent or not self.kept.of:
             return bool(self._sent)
         now = self._local.now
-        return any(k.queue and k.wait_until <= now and self._reachable(o) for o, k in self._kept.items())
+        return any(k.queue and k.wait_until <= now and self._reachable(o) for o, k in self.kept.of.items())
 
     @property
     def busy(self) -> bool:
@@ -276,7 +211,7 @@ class Hints:
 
     def _aged(self, owner: NodeId) -> bool:
         """Whether the oldest hint for an owner has waited for longer than hints are to."""
-        kept = self._kept[owner]
+        kept = self.kept.of[owner]
         return bool(kept.hints) and self._local.steady - kept.oldest > self._local.settings.hint_age_ms
 
     def on_tick(self, now: Millis) -> None:
@@ -284,7 +219,7 @@ class Hints:
         passed, self._ticked = min(now - self._ticked, 1_000.0), now
         while self._overdue and self._overdue[0][0] <= now:
             self._back(self._overdue.popleft()[1])
-        for owner, kept in self._kept.items():
+        for owner, kept in self.kept.of.items():
             kept.measure(now)
             if kept.queue and kept.wait_until <= now and self._reachable(owner):
                 # A tenth of a second's worth may be sent at once, so that a late tick makes up for itself.
@@ -306,7 +241,7 @@ class Hints:
                 kept.wait_until = now + config.HINT_RETRY_MS
                 return
             if to == local.me:
-                self._take_over(owner, kept, key, hint)
+                self._take_over(owner, kept, key)
                 continue
             kept.allowance -= 1
             kept.in_flight += 1
@@ -325,33 +260,27 @@ class Hints:
         others = [f for f in routes.fallbacks(routes.partition(key)) if f not in avoided]
         return self._local.rng.choice(others) if others else None
 
-    def _take_over(self, owner: NodeId, kept: Kept, key: bytes, hint: Hint) -> None:
+    def _take_over(self, owner: NodeId, kept: Kept, key: bytes) -> None:
         """As another owner of the key: what is kept goes into our own copy, which mostly has it."""
-        if self._merged(key, hint):
-            self._drop(owner, key)
+        if self.kept.pass_on(owner, key, (self._local.me,)):
             self.miss(self._local.routes.partition(key), owner)
             return
         kept.queue.append(key)
         kept.wait_until = self._local.now + config.HINT_RETRY_MS
 
     def _target(self, owner: NodeId, key: bytes, hint: Hint) -> NodeId | None:
-        """Who takes a hint now: its owner; once that has been away for too long, any other owner."""
+        """Who takes a hint now: its owner; once that has been away for too long, any other that is to stay one."""
         local = self._local
-        owners = local.routes.holders(local.routes.partition(key))
-        if owner in owners:
+        partition = local.routes.partition(key)
+        if owner in local.routes.holders(partition):
             if owner not in local.peers.avoided:
                 return owner
             if local.steady - hint.since <= local.settings.hint_age_ms:
                 return None
-        others = [o for o in owners if o != owner]
+        others = [o for o in local.routes.sides(partition)[-1] if o != owner]
         if local.me in others:
             return local.me
         return next((o for o in others if o not in local.peers.avoided), None)
-
-    @property
-    def count(self) -> int:
-        """Hints kept, for all owners."""
-        return sum(len(kept.hints) for kept in self._kept.values())
 
     @property
     def in_flight(self) -> int:
@@ -360,20 +289,16 @@ class Hints:
 
     # ---- what operators ask ----------------------------------------------------------------
 
-    def oldest(self) -> int:
-        """Since when the oldest hint has been kept; 0 while there is none."""
-        return min((kept.oldest for kept in self._kept.values() if kept.hints), default=0)
-
     def views(self) -> tuple[HintsFor, ...]:
         """The hints of each owner there are any for."""
         avoided = self._local.peers.avoided
-        kept = sorted(self._kept.items())
+        kept = sorted(self.kept.of.items())
         return tuple(k.view(owner, reachable=owner not in avoided) for owner, k in kept if k.hints)
 
     def on_deliver(self, client: Address, ask: DeliverHints) -> None:
         """Try now what is kept for an owner, or for all."""
         count = 0
-        for owner, kept in self._kept.items():
+        for owner, kept in self.kept.of.items():
             if not ask.owner or ask.owner == owner:
                 count += len(kept.hints)
                 kept.wait_until = 0
@@ -383,10 +308,10 @@ class Hints:
 
     def on_drop(self, client: Address, ask: DropHints) -> None:
         """Forget what is kept for an owner."""
-        kept = self._kept.get(NodeId(ask.owner))
+        kept = self.kept.of.get(NodeId(ask.owner))
         keys = list(kept.hints) if kept is not None else []
         for key in keys:
-            self._drop(NodeId(ask.owner), key)
+            self.kept.drop(NodeId(ask.owner), key)
             self.miss(self._local.routes.partition(key), NodeId(ask.owner))
         if keys:
             self._local.event("hints", f"{len(keys)} hints for {ask.owner} were dropped by an operator")

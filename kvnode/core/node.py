@@ -365,7 +365,7 @@ class Node:
 
     def _hints_since(self) -> int:
         """Since when any member, this one included, keeps a hint."""
-        own = self.hints.oldest() or self._local.proven_wall
+        own = self.hints.kept.oldest() or self._local.proven_wall
         return min(own, self.membership.hints_since())
 
     def _conclude(self, report: m.NodeReport, *, roots: bool) -> m.NodeReport:
@@ -393,4 +393,4 @@ class Node:
         """What this node holds of a key, as an owner or for others."""
         told, held = held_of_key(self._local, key, self.hints.record(key))
         grave = self._reaper.why(key, held) if held is not None else ""
-        return state_of(self._local, told, held, self.hints.owners_of(key), grave)
+        return state_of(self._local, told, held, self.hints.kept.owners_of(key), grave)

@@ -98,7 +98,7 @@ class Shaping:
 
     def oldest_kept(self, hints: Hints) -> int:
         """Since when this node keeps what others may lack: hints, or copies it does not own; 0 for nothing."""
-        return min(filter(None, (hints.oldest(), self.leftovers.oldest)), default=0)
+        return min(filter(None, (hints.kept.oldest(), self.leftovers.oldest)), default=0)
 
     # ---- the door --------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class Kept(Struct, frozen=True, array_like=True):
     since: int
     leaves: dict[NodeId, int]
     """Source -> the leaf its copy goes on from."""
-    ready: bool
+    held: bool
     proven: tuple[NodeId, ...] = ()
     """With whom an exchange that began after the copy is finished: what it brought is durable, and stays so."""
 
@@ -82,6 +82,8 @@ class Taken(Struct, gc=False):
     """All is here, and that is on its way to the disk."""
     ready: bool = False
     """All is here, and that is durable."""
+    held: bool = False
+    """It was once: a flip that is under way may come though the source is asked too by now."""
     waiting: str = ""
     """What it waits for."""
 
@@ -127,18 +129,18 @@ class Taking:
     def _begin(self, partition: Partition, since: int) -> Taken:
         span = span_of(partition, self._local.routes.ring.q)
         fact = self._outbox.fact(f"{TAKE}{partition}")
-        kept = msgspec.msgpack.decode(fact, type=Kept) if fact else Kept(since, {}, ready=False)
+        kept = msgspec.msgpack.decode(fact, type=Kept) if fact else Kept(since, {}, held=False)
         if kept.since != since:
-            kept = Kept(since, {}, ready=False)
+            kept = Kept(since, {}, held=False)
         return Taken(
             partition, since, span.start + span.size, dict(kept.leaves), set(kept.proven),
-            noted=kept.ready, ready=kept.ready,
+            noted=kept.held, ready=kept.held, held=kept.held,
         )  # fmt: skip
 
     def proven(self, partition: int) -> bool:
         """Whether this disk holds a partition that was to come here."""
         taken = self._taken.get(partition)
-        return taken is not None and taken.ready
+        return taken is not None and taken.held
 
     def _sources(self, taken: Taken) -> list[NodeId]:
         """Whose copy is needed; none while there are too few, and then why."""
@@ -191,7 +193,6 @@ class Taking:
             taken.noted = taken.ready = False
             taken.leaves[lost] = taken.end  # the others' copies are here: an exchange brings what they lack
             taken.due = now
-            self._note(taken, ready=False)
             withdrawn = True
         return withdrawn
 
@@ -216,7 +217,7 @@ class Taking:
                 if self.prove(taken.partition, source):
                     taken.proving = source
                 return
-        self._note(taken, ready=True)
+        self._note(taken, held=True)
         taken.noted = True
         noted = tuple((p, taken.since) for p, taken in self._taken.items() if taken.noted)
         self._outbox.ack(self._local.me, MovesReady(noted))
@@ -227,8 +228,8 @@ class Taking:
         self._asked[taken.rid] = taken
         self._outbox.send(source, AskBatch(taken.rid, taken.since, taken.partition, leaf, self.pace.batch))
 
-    def _note(self, taken: Taken, *, ready: bool) -> None:
-        kept = Kept(taken.since, taken.leaves, ready, tuple(sorted(taken.proven)))
+    def _note(self, taken: Taken, *, held: bool) -> None:
+        kept = Kept(taken.since, taken.leaves, held, tuple(sorted(taken.proven)))
         self._outbox.note(f"{TAKE}{taken.partition}", msgspec.msgpack.encode(kept))
 
     # ---- what arrives ----------------------------------------------------------------------
@@ -248,7 +249,7 @@ class Taking:
         self.pace.count(now, size, now - taken.asked_at)
         taken.bytes_left = batch.bytes_left
         taken.leaves[sender] = batch.leaf
-        self._note(taken, ready=False)
+        self._note(taken, held=taken.held)
         # The next once this is durable: as fast as this disk is, and no faster.
         self._outbox.ack(self._local.me, AskBatch(batch.rid, taken.since, taken.partition, batch.leaf, 0))
         return None
@@ -304,7 +305,7 @@ class Taking:
         for partition, since in done.partitions:
             taken = self._taken.get(partition)
             if taken is not None and taken.since == since and taken.noted:
-                taken.ready = True
+                taken.ready = taken.held = True
                 self._next_ready = 0
 
     def on_replica_refused(self, sender: NodeId, refused: ReplicaRefused) -> bool:

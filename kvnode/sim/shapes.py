@@ -198,16 +198,24 @@ class Watch:
                     self._judge(key, call.written, there, places)
 
     def _judge(self, key: bytes, told: Written, there: Copies, places: Places) -> None:
-        """Whether a write is in as many places as acknowledged it."""
-        epoch, need = self._world.ring.epoch, told.acked - self._lost
-        have = self._count(key, told, places)
+        """Whether a write is in as many places as it is owed."""
+        need, have = self._owed(key, told), self._count(key, told, places)
         if have < need and told.acked < majority(self._world.ring.n):
             # The place of a node that was down was given away by a majority, none of which knew of this. Its copy
             # counts until it is dropped, for by then it has been handed over: to be looked at again.
             self._fine.pop(key, None)
             have = self._count(key, told, self._places(key, there | self._left_over(key)))
         if have < need:
-            self._tell(key, f"{told} is in {have} places, at epoch {epoch}")
+            self._tell(key, f"{told} is in {have} places, at epoch {self._world.ring.epoch}")
+
+    def _owed(self, key: bytes, told: Written) -> int:
+        """In how many places a write is to be: as many as acknowledged it, or as few as its key had owners since.
+
+        Operators may leave fewer members than n, and are warned (seed 7006017).
+        """
+        partition = partition_of(key, self._world.ring.q)
+        owners = (len(ring.owners[partition]) for ring in self._rings.values() if ring.epoch >= told.epoch)
+        return min((told.acked, *owners)) - self._lost
 
     def _places(self, key: bytes, there: Copies) -> Places:
         """The copies by place."""
