@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from kvnode.config import Settings
 from kvnode.protocol import messages as m
-from kvnode.protocol.ring import Member, Ring
+from kvnode.protocol.ring import Member, Move, Partition, Ring
 from kvnode.protocol.types import NodeId
 from tests.harness import CLIENT, N1, N2, N3, N4, N5, WALL, Hand, Sent, blob, put, ring_of, to, version
 
@@ -148,3 +149,23 @@ def test_a_node_that_leaves_hands_what_it_keeps_for_one_out_of_reach_to_another(
     assert keeper == N5 and not more and (order.owner, order.since, order.record) == (N1, since, RECORD)
     hand.say(keeper, m.ReplicaWritten(order.rid))
     assert not hand.store.kept and not hand.node.hints.kept.oldest()
+
+
+def test_an_old_hint_goes_to_no_owner_that_is_to_lose_its_place() -> None:
+    """Not into its own copy either: who comes in its place may have copied that already."""
+    three = three_of_four()
+    members = (*three.members, Member(N5, "127.0.0.1:7005", "n5"))
+    moves = tuple(Move(Partition(p), (4, 1, 2)) for p in range(three.q))  # n5 comes in the place of n1
+    owners = ((0, 1, 2),) * three.q
+    hand = Hand(replace(three, members=members, owners=owners, moves=moves), settings=Settings(hint_age_ms=1_000))
+    hand.lose(N2)
+    hand.say(N3, m.KeepHint(9, 1, N2, KEY, RECORD, WALL + hand.local.steady + 10_000))
+    sent: Sent = []
+    for _ in range(9):
+        hand.lose(N2)
+        sent += hand.wait(200) + hand.commit()
+    orders = [(who, order) for who, order in sent if isinstance(order, m.WriteReplica)]
+    assert {who for who, _ in orders} == {N3}
+    assert (N2, KEY) in hand.store.kept
+    hand.say(N3, *(m.ReplicaWritten(order.rid) for _, order in orders))
+    assert not hand.store.kept
