@@ -179,6 +179,8 @@ def info_json(told: ClusterReport, member: Member, report: NodeReport | None, fa
             "disk_free_bytes": report.disk_free_bytes,
             "needs_repair": report.needs_repair,
             "recovering": report.recovering,
+            "voteless": report.voteless,
+            "waived": report.waived,
             "incarnation": str(report.incarnation),
             "disk_id": f"{report.disk_id:016x}",
             "version": report.version,

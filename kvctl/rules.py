@@ -52,7 +52,7 @@ def findings(told: ClusterReport) -> list[Finding]:
     """Every rule, in the order they are shown."""
     rules = (
         _ring, _members, _coverage, _quorum, _writable, _hints, _clocks, _repair_age, _missed, _recovering,
-        _disk, _balance,
+        _votes, _disk, _balance,
     )  # fmt: skip
     return [rule(told) for rule in rules]
 
@@ -188,6 +188,17 @@ def _recovering(told: ClusterReport) -> Finding:
     if not found:
         return Finding("recovering", OK, "every copy counts for quorum reads")
     return Finding("recovering", WARN, f"not counted for quorum reads yet: {', '.join(found)}")
+
+
+def _votes(told: ClusterReport) -> Finding:
+    """Nodes that cast no ballots in some partitions, where mode `strong` and scans wait for them."""
+    lost = [f"{r.id} in {r.voteless} partitions" for r in reports_of(told) if r.voteless]
+    if lost:
+        way_out = "where most disks of one were lost, it stays so until `kvctl repair waive`"
+        return Finding("votes", WARN, f"no ballots yet of {', '.join(lost)}, whose registers were lost; {way_out}")
+    waived = [f"{r.id} in {r.waived} partitions" for r in reports_of(told) if r.waived]
+    given_up = f"; what lost disks held was given up: {', '.join(waived)}" if waived else ""
+    return Finding("votes", OK, f"every owner casts ballots{given_up}")
 
 
 def _disk(told: ClusterReport) -> Finding:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvnode.config import Settings
+from kvnode.core.rejoin import WAIT_MS
 from kvnode.protocol import messages as m
 from kvnode.protocol.ring import Member, Move, Partition, Ring
 from kvnode.protocol.types import NodeId
@@ -169,3 +170,23 @@ def test_an_old_hint_goes_to_no_owner_that_is_to_lose_its_place() -> None:
     assert (N2, KEY) in hand.store.kept
     hand.say(N3, *(m.ReplicaWritten(order.rid) for _, order in orders))
     assert not hand.store.kept
+
+
+# ---- votes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_waiver_is_for_what_was_lost_before_it(again: bool) -> None:
+    """A partition that comes here once more without its registers is asked for anew, from a majority."""
+    hand = Hand(three_of_four(), me=N4)
+    owner, none = without(N1, hand.ring), replace(hand.ring, epoch=3, since=(3,) * hand.ring.q)
+    hand.say(N2, m.RingTold(owner))
+    assert len(hand.local.voteless) == hand.ring.q
+    assert to(CLIENT, hand.say(CLIENT, m.WaiveVotes(1))) == [m.Done(1, hand.ring.q)]
+    if again:
+        hand.say(N2, m.RingTold(none))
+        hand.say(N2, m.RingTold(replace(owner, epoch=4, since=(4,) * hand.ring.q)))
+    for _ in range(2 * WAIT_MS // 500):
+        hand.wait(500)  # nobody is in reach
+        hand.commit()
+    assert bool(hand.local.voteless) == again

@@ -246,3 +246,13 @@ def test_missed_writes_and_recovering_nodes_are_warnings() -> None:
     assert rule(told, "needs repair")[0] == "WARN"
     assert rule(told, "recovering") == ("WARN", "not counted for quorum reads yet: n2 in 7 partitions")
     assert exit_of(findings(told)) == 10
+
+
+def test_who_casts_no_ballots_is_a_warning_with_the_way_out_and_what_was_given_up_is_told_ever_after() -> None:
+    """All copies may count, and yet mode `strong` and scans have no majority."""
+    told = cluster(report(N1, voteless=7), report(N2), report(N3))
+    state, detail = rule(told, "votes")
+    assert state == "WARN" and "n1 in 7 partitions" in detail and "kvctl repair waive" in detail
+    assert rule(cluster(report(N1), report(N2), report(N3)), "votes") == ("OK", "every owner casts ballots")
+    state, detail = rule(cluster(report(N1), report(N2, waived=3), report(N3)), "votes")
+    assert state == "OK" and detail.endswith("given up: n2 in 3 partitions")

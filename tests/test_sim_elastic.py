@@ -10,6 +10,7 @@ from itertools import count
 import pytest
 
 from kvnode.config import Settings
+from kvnode.core.rejoin import WAIT_MS
 from kvnode.protocol.messages import (
     AskPlan,
     CancelMoves,
@@ -17,6 +18,7 @@ from kvnode.protocol.messages import (
     ClearStaged,
     CommitPlan,
     Committed,
+    Done,
     Error,
     Failed,
     PauseRepair,
@@ -25,6 +27,7 @@ from kvnode.protocol.messages import (
     StageChange,
     StagedNow,
     ThrottleHints,
+    WaiveVotes,
     Written,
 )
 from kvnode.protocol.ring import Partition, partition_of
@@ -41,9 +44,9 @@ SLOW = Settings(transfer_bytes_per_s=2_000)
 """Transfers that take a while: something can happen meanwhile."""
 
 
-def filled(seed: int = 1, nodes: int = 3, settings: Settings = SLOW, keys: int = KEYS) -> World:
+def filled(seed: int = 1, nodes: int = 3, settings: Settings = SLOW, keys: int = KEYS, q: int = 16) -> World:
     """A cluster with something in it."""
-    world = World(seed, nodes=nodes, settings=settings)
+    world = World(seed, nodes=nodes, settings=settings, q=q)
     world.run(1_000)
     for i in range(keys):
         world.wait(world.put(f"k{i}", f"v{i}", via="n1", mode="quorum")).written  # noqa: B018
@@ -382,6 +385,31 @@ def test_what_is_pending_can_be_cancelled_and_the_half_copy_is_dropped() -> None
     held = {partition_of(key, world.ring.q) for key in world.node("n4").disk.keys}
     assert len(held) <= owned
     read_back(world, "n4")
+
+
+def test_what_cannot_be_given_keeps_nothing_else_waiting_and_comes_once_lost_votes_are_waived() -> None:
+    """Two disks were lost together: where both nodes are owners, no majority is left to tell what was chosen."""
+    world = filled(nodes=5, q=64)
+    for name in ("n2", "n3"):
+        world.wipe(name)
+        world.restart(name)
+    outside(world, "n6")
+    world.run(3 * WAIT_MS)
+    committed(world, "n1", (JOIN, "n6", ""))
+    moves = {move.partition: world.ring.step(move).lost for move in world.ring.moves}
+    voteless = {name: frozenset(world.node(name).local.voteless) for name in world.names}
+    stuck = {place for place, lost in moves.items() if lost is not None and place in voteless[lost]}
+    assert stuck and stuck < set(moves)
+
+    world.run(30_000)
+    assert {move.partition for move in world.ring.moves} == stuck
+    assert "registers were lost" in world.node("n6").node.shaping.view().waiting
+    for name in ("n2", "n3"):
+        told = world.ask(name, WaiveVotes(world.clients.next_number()))
+        assert isinstance(told, Done) and told.count == len(voteless[name])
+    until_shaped(world)
+    assert world.voting
+    assert not world.violations()
 
 
 def test_a_copy_that_is_dropped_brings_first_what_only_it_has() -> None:

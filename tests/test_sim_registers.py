@@ -11,7 +11,19 @@ from kvnode import config
 from kvnode.config import Settings
 from kvnode.core.consensus import decode_register
 from kvnode.core.rejoin import WAIT_MS
-from kvnode.protocol.messages import Condition, Error, Got, Scan, Scanned, Written
+from kvnode.protocol.messages import (
+    ClusterReport,
+    Condition,
+    Done,
+    Error,
+    Failed,
+    Got,
+    Scan,
+    Scanned,
+    Status,
+    WaiveVotes,
+    Written,
+)  # fmt: skip
 from kvnode.protocol.types import decode_record
 from kvnode.sim.client import Call
 from kvnode.sim.world import World
@@ -310,6 +322,41 @@ def test_an_acceptor_remembers_its_promise_over_a_crash(world: World) -> None:
 
     assert get(world, "n2").values == [b"v"]
     assert isinstance(world.wait(put(world, "w", via="n3")).result, Written)
+
+
+@pytest.mark.parametrize("waiving", [("n1",), ("n1", "n2")])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_where_most_disks_were_lost_nobody_votes_until_an_operator_gives_up_what_they_held(
+    world: World, waiving: tuple[str, ...], *, at_once: bool
+) -> None:
+    """What the third one has is there again: also who waives early asks it first, once old ballots are dead."""
+    world.wait(put(world, "v")).written  # noqa: B018
+    world.settle()
+    assert all(accepted(world))
+    for name in ("n1", "n2"):
+        world.wipe(name)
+        world.restart(name)
+    rid = world.clients.next_number
+    if not at_once:
+        world.run(3 * WAIT_MS)
+        assert world.wait(put(world, "w", via="n3")).failed.error == Error.UNAVAILABLE
+        assert isinstance(world.ask("n3", Scan(rid(), b"", b"", 10, 2, 2_000)), Failed)
+    for name in waiving:
+        told = world.ask(name, WaiveVotes(rid()))
+        assert isinstance(told, Done) and told.count == 16
+    world.crash("n1")
+    world.restart("n1")
+    world.run(WAIT_MS - 1_000)
+    assert world.node("n1").local.voteless
+    world.run_until(lambda: world.voting, 2 * WAIT_MS)
+    assert [get(world, via).values for via in ("n1", "n2", "n3")] == [[b"v"]] * 3
+    assert world.wait(put(world, "w")).written
+    assert isinstance(world.ask("n3", Scan(rid(), b"", b"", 10, 2, 2_000)), Scanned)
+    told = world.ask("n1", Status(rid(), 1_000))
+    assert isinstance(told, ClusterReport)
+    assert [(r.voteless, r.waived) for r in told.reports if r is not None] == [
+        (0, 16 * (name in waiving)) for name in world.names
+    ]
 
 
 def test_a_wiped_acceptor_casts_no_ballot_until_it_has_the_others_registers(world: World) -> None:

@@ -1,7 +1,7 @@
 """`kvctl repair`: anti-entropy, watched and ordered.
 
 Promises: `run` exits 0 only when every node took the order, went through with it, and no exchange failed;
-what it cost is printed in any case. Never: waits longer than `--timeout`.
+what it cost is printed in any case; `waive` says first what may be lost. Never: waits longer than `--timeout`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvctl.cli.base import Ctl, command, group
+from kvctl.cli.base import Ctl, DryRun, Yes, command, group
 from kvctl.cli.words import seconds
 from kvctl.errors import Indeterminate, Invalid, KvError, Refused
 
@@ -165,3 +165,30 @@ def _set(ctl: Ctl, *, paused: bool) -> None:
     problem = result.problem(f"repair {word}", "kvctl repair status")
     if problem is not None:
         raise problem
+
+
+@command(app)
+def waive(ctl: Ctl, yes: Yes = False, dry_run: DryRun = False) -> None:
+    """Give up what lost disks held, so that their nodes vote again."""
+    from kvctl.cli.fault import would
+    from kvctl.health import reports_of, silent
+    from kvctl.orders import obeyed, obeyed_view
+    from kvnode.protocol.messages import WaiveVotes
+
+    told = ctl.client().status()
+    lost = {report.id: report.voteless for report in reports_of(told) if report.voteless}
+    what = f"give up what lost disks held ({', '.join(f'{n} partitions of {node}' for node, n in lost.items())})"
+    if not lost:
+        what = "give up nothing: every node that answers casts ballots in all its partitions"
+    risks = ["strong writes that only those disks acknowledged are gone for good"] * bool(lost)
+    risks += [f"so are those that only {node} holds, which is down" for node in silent(told)] * bool(lost)
+    if dry_run:
+        return would(ctl, "repair.waive", what, risks)
+    if lost:
+        ctl.confirm(f"{what}: {'; '.join(risks)}", yes=yes)
+    result = obeyed(ctl.client().ask_each(lambda rid, _: WaiveVotes(rid), list(lost), ctl.timeout_s))
+    ctl.show(obeyed_view("repair.waive", result, "partitions"))
+    problem = result.problem("the waiver", "kvctl check")
+    if problem is not None:
+        raise problem
+    return None

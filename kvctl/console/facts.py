@@ -53,6 +53,12 @@ def fact_lines(row: Row, now_ms: int, width: int) -> list[Line]:
     return [*lines, *_report_facts(row, report, width)]
 
 
+def _votes(report: NodeReport) -> str:
+    if report.voteless:
+        return f"none in {report.voteless} partitions"
+    return f"yes, waived in {report.waived} partitions" if report.waived else "yes"
+
+
 def _report_facts(row: Row, report: NodeReport, width: int) -> list[Line]:
     recovering = f"{report.recovering} partitions" if report.recovering else "no"
     facts: list[tuple[str, str, str]] = [
@@ -64,6 +70,7 @@ def _report_facts(row: Row, report: NodeReport, width: int) -> list[Line]:
         ("memory", size(report.rss_bytes), "plain"),
         ("up for", f"{span(report.uptime_ms)}, boot {report.boot}, incarnation {report.incarnation}", "plain"),
         ("recovering", recovering, "warn" if report.recovering else "plain"),
+        ("votes", _votes(report), "warn" if report.voteless else "plain"),
         ("avoids", ", ".join(map(show, report.avoided)) or "nobody", "warn" if report.avoided else "plain"),
         ("ring", f"epoch {report.epoch}", "plain"),
         ("disk id", f"{report.disk_id:016x}", "plain"),

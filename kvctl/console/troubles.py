@@ -172,6 +172,14 @@ def _node(view: ClusterView, row: Row, now_ms: int) -> Iterator[Trouble]:
             "as the other owners vouch, or by exchanges",
             ("repair", "run"),
         )
+    if report.voteless:
+        yield Trouble(
+            f"votes {row.id}",
+            DEGRADED,
+            f"{row.id} casts no ballots in {report.voteless} partitions",
+            "its disk was lost; mode strong and scans wait there",
+            "as others tell it their registers; where most disks were lost, by `kvctl repair waive`",
+        )
     if report.disk_free_bytes < DISK_WARN_BYTES:
         free = f"{report.disk_free_bytes / 1e6:.0f} MB free"
         yield Trouble(f"disk {row.id}", DEGRADED, f"the disk of {row.id} is almost full", free, "not by itself")

@@ -39,8 +39,10 @@ class Giving:
         span = span_of(Partition(min(ask.partition, q - 1)), q)
         if peers is None or not span.start <= ask.leaf <= span.start + span.size:
             return self._refuse(sender, ask.rid, "not an owner of that partition")
-        if ask.partition in local.recovering or ask.partition in local.voteless:
+        if ask.partition in local.recovering:
             return self._refuse(sender, ask.rid, RECOVERING)
+        if ask.partition in local.voteless:
+            return self._refuse(sender, ask.rid, "its registers were lost, and are not here again")
         try:
             batch = self._batch(ask, span, peers)
         except Unreadable:

@@ -118,6 +118,7 @@ class Node:
             m.ThrottleHints: self.hints.on_throttle,
             m.RunRepair: self.rounds.on_run,
             m.PauseRepair: self.rounds.on_pause,
+            m.WaiveVotes: self._registering.rejoin.on_waive,
             **dict.fromkeys((m.SetFault, m.HealFault, m.ListFaults), self.fault_desk.on_order),
             **self.shaping.client_table(),
         }
@@ -381,6 +382,8 @@ class Node:
             needs_repair=len(self.hints.needs_repair),
             repair=self.rounds.view(),
             recovering=len(self._local.recovering),
+            voteless=len(self._local.voteless),
+            waived=self._registering.rejoin.waived,
             member=routes.ring.membership(self._local.me),
             moves=self.shaping.view(),
             branch=routes.ring.branch,

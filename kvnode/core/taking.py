@@ -40,13 +40,15 @@ from kvnode.protocol.types import Millis, NodeId
 TAKE = "take:"
 """Fact: how far a partition has come."""
 ACTIVE_MAX = 2
-"""Partitions taken over at once; the others wait."""
+"""Partitions taken over at once; the others wait, but for none that waits itself."""
 REST = 2.0
 """How many times as long as a batch took is for others before the next one of that partition."""
 STEP_MS = 3_000
 """A batch that has not come after so long is asked for again."""
 RETRY_MS = 250
-"""...one that was refused, and an exchange that did not come to its end, after so long."""
+"""...an exchange that did not come to its end, and what is looked for until it is there, after so long."""
+REFUSED_MS = 1_000
+"""...a batch that its source cannot give now."""
 READY_MS = 300
 """How often it is said what is ready."""
 
@@ -172,7 +174,7 @@ class Taking:
             if active >= ACTIVE_MAX:
                 break
             if not taken.noted:
-                active += 1
+                active += not taken.waiting
                 if now >= taken.due:
                     self._step(taken, now)
         if now >= self._next_ready:
@@ -313,7 +315,7 @@ class Taking:
         taken = self._asked.pop(refused.rid, None)
         if taken is None:
             return False
-        taken.rid, taken.due = 0, self._local.now + RETRY_MS
+        taken.rid, taken.due = 0, self._local.now + REFUSED_MS
         taken.waiting = f"{sender}: {refused.reason}"
         return True
 

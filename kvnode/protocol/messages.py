@@ -88,6 +88,7 @@ from kvnode.protocol.requests import (
     Status,
     Story,
     ThrottleHints,
+    WaiveVotes,
     Welcome,
     Written,
 )
@@ -127,7 +128,8 @@ from kvnode.protocol.wire import Blob, Condition, Count, Error, Rid, Text, Token
 
 Message: TypeAlias = (
     Hello | Get | Put | Scan | Explain | Status | Events
-    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | SetFault | HealFault | ListFaults
+    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | WaiveVotes | SetFault | HealFault
+    | ListFaults
     | Welcome | Got | Written | Failed | Scanned | Explained | ClusterReport | EventList | Done | FaultList
     | ReadReplica | ReplicaSame | ReplicaRead | WriteReplica | ReplicaWritten | ReplicaRefused
     | ScanReplica | ReplicaScanned | Report | Reported | ExplainReplica | ReplicaExplained
@@ -157,7 +159,8 @@ def safe_to_retry(ask: Get | Put) -> bool:
 
 ClientRequest: TypeAlias = (
     Hello | Get | Put | Scan | Explain | Status | Events
-    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | SetFault | HealFault | ListFaults
+    | DeliverHints | DropHints | ThrottleHints | RunRepair | PauseRepair | WaiveVotes | SetFault | HealFault
+    | ListFaults
     | StageChange | ClearStaged | AskPlan | CommitPlan | CancelMoves | ThrottleMoves
 )  # fmt: skip
 ClientReply: TypeAlias = (
@@ -292,6 +295,7 @@ __all__ = [
     "Token",
     "TreeCompared",
     "VotesKnown",
+    "WaiveVotes",
     "Welcome",
     "Wire",
     "WriteReplica",

@@ -157,3 +157,7 @@ class NodeReport(Struct, frozen=True, array_like=True, gc=False):
     """`outside`, `joining`, `normal` or `leaving`, by the ring this node holds."""
     moves: MovesView | None = None
     branch: int = 0
+    voteless: int = 0
+    """Partitions in which this node casts no ballots, as its registers there were lost."""
+    waived: int = 0
+    """...in which an operator gave up what lost disks held."""

@@ -139,6 +139,12 @@ class PauseRepair(Wire, frozen=True, tag=12):
     paused: bool
 
 
+class WaiveVotes(Wire, frozen=True, tag=92):
+    """Cast ballots again without what lost disks held: an operator's decision, which may lose strong writes."""
+
+    rid: Rid
+
+
 # ---- node -> client ------------------------------------------------------------------------
 
 
