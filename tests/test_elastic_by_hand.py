@@ -175,18 +175,28 @@ def test_an_old_hint_goes_to_no_owner_that_is_to_lose_its_place() -> None:
 # ---- votes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_a_waiver_is_for_what_was_lost_before_it(again: bool) -> None:
-    """A partition that comes here once more without its registers is asked for anew, from a majority."""
+def passing(hand: Hand, ms: int) -> None:
+    """So much time, in which nobody else is in reach."""
+    for _ in range(ms // 500):
+        hand.wait(500)
+        hand.commit()
+
+
+@pytest.mark.parametrize("then", ["nothing", "gone and back", "down later"])
+def test_a_waiver_is_for_what_was_lost_before_it(then: str) -> None:
+    """What comes here once more without its registers is asked for anew; so is who went down only later."""
     hand = Hand(three_of_four(), me=N4)
     owner, none = without(N1, hand.ring), replace(hand.ring, epoch=3, since=(3,) * hand.ring.q)
     hand.say(N2, m.RingTold(owner))
     assert len(hand.local.voteless) == hand.ring.q
+    if then != "down later":
+        passing(hand, WAIT_MS)
+    assert bool(hand.local.peers.suspected) == (then != "down later")
     assert to(CLIENT, hand.say(CLIENT, m.WaiveVotes(1))) == [m.Done(1, hand.ring.q)]
-    if again:
+    if then == "gone and back":
         hand.say(N2, m.RingTold(none))
         hand.say(N2, m.RingTold(replace(owner, epoch=4, since=(4,) * hand.ring.q)))
-    for _ in range(2 * WAIT_MS // 500):
-        hand.wait(500)  # nobody is in reach
-        hand.commit()
-    assert bool(hand.local.voteless) == again
+    (told,) = (x for x in to(N2, hand.say(N2, m.Report(2))) if isinstance(x, m.Reported))
+    assert told.report.waived == hand.ring.q * (then != "gone and back")
+    passing(hand, 2 * WAIT_MS)
+    assert bool(hand.local.voteless) == (then != "nothing")

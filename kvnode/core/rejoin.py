@@ -55,6 +55,8 @@ class Rejoin:
         """Members whose registers are all here."""
         self._without: set[NodeId] = set()
         """Members that lost their own, and said so."""
+        self._silent: frozenset[NodeId] = frozenset()
+        """Members that were down when an operator gave up what is lost: what they alone hold, too."""
         self._asked: dict[NodeId, tuple[int, bytes]] = {}
         """Whom we ask now: under which id, and for what comes after which key."""
         self._next: Millis = 0
@@ -74,6 +76,7 @@ class Rejoin:
         if unproven - local.voteless:
             self._told.clear()
             self._without.clear()
+            self._silent = frozenset()
             self._from = local.now
         self._waive({p for p in self._waived if local.routes.peers[p]})
         if known != local.voteless:
@@ -162,6 +165,7 @@ class Rejoin:
         given_up = len(local.voteless)
         if given_up:
             self._waive(self._waived | local.voteless)
+            self._silent = frozenset(local.peers.suspected)
             local.event("votes", f"an operator gave up what lost disks held, in {given_up} partitions")
         self._outbox.ack(client, Done(ask.rid, given_up))
 
@@ -190,4 +194,5 @@ class Rejoin:
             return True
         if partition not in self._waived or not self._waited:
             return False
-        return self._told.union(self._without, self._local.peers.suspected).issuperset(others)
+        silent = self._silent.intersection(self._local.peers.suspected)
+        return self._told.union(self._without, silent).issuperset(others)
