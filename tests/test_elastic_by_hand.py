@@ -152,6 +152,17 @@ def test_a_node_that_leaves_hands_what_it_keeps_for_one_out_of_reach_to_another(
     assert not hand.store.kept and not hand.node.hints.kept.oldest()
 
 
+def test_a_hint_for_this_node_itself_goes_into_its_own_copy() -> None:
+    """It stood in for the first owner, and has come to be that one (seeds 8000053, 8000125)."""
+    hand = kept_for_n1()
+    hand.store.kept[N4, KEY] = hand.store.kept.pop((N1, KEY))
+    hand = Hand(without(N1, hand.ring), me=N4, store=hand.store)
+    hand.wait(100)
+    hand.commit()
+    assert not hand.store.kept
+    assert blob(*hand.holds(KEY)) == RECORD
+
+
 def test_an_old_hint_goes_to_no_owner_that_is_to_lose_its_place() -> None:
     """Not into its own copy either: who comes in its place may have copied that already."""
     three = three_of_four()

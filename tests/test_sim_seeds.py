@@ -164,7 +164,7 @@ def hints_go_once_sent(patch: pytest.MonkeyPatch) -> None:
         deliver(self, owner, kept, now)
         for sent in self._sent.values():
             if sent.owner == owner and sent.key in kept.hints:
-                self._drop(owner, sent.key)
+                self.kept.drop(owner, sent.key)
 
     patch.setattr(Hints, "_deliver", hasty)
 

@@ -97,7 +97,7 @@ class HintStore:
         for heir in heirs:
             if heir not in (me, owner):
                 self._inherit(heir, key, hint)
-        if owner not in heirs:
+        if owner == me or owner not in heirs:
             self.drop(owner, key)
         return True
 
