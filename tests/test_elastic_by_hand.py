@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from kvnode.config import Settings
 from kvnode.core.rejoin import WAIT_MS
 from kvnode.protocol import messages as m
+from kvnode.protocol.replication import RECOVERING
 from kvnode.protocol.ring import Member, Move, Partition, Ring
 from kvnode.protocol.types import NodeId
 from tests.harness import CLIENT, N1, N2, N3, N4, N5, WALL, Hand, Sent, blob, put, ring_of, to, version
@@ -184,6 +185,17 @@ def test_an_old_hint_goes_to_no_owner_that_is_to_lose_its_place() -> None:
 
 
 # ---- votes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_who_votes_in_some_partitions_is_not_said_to_have_lost_all(some: bool) -> None:
+    """A waiver passes over those that have no registers at all, and no others."""
+    hand = Hand(three_of_four(), me=N4)
+    hand.say(N2, m.RingTold(without(N1, hand.ring)))
+    if some:
+        hand.local.voteless.discard(0)
+    (refused,) = to(N2, hand.say(N2, m.CopyRegisters(7, b"")))
+    assert isinstance(refused, m.ReplicaRefused) and (refused.reason == RECOVERING) == (not some)
 
 
 def passing(hand: Hand, ms: int) -> None:

@@ -113,8 +113,11 @@ class Acceptor:
         """A page of the registers that the sender owns too. It may not be durable yet: told when it is."""
         local = self._local
         shared = [p for p, peers in enumerate(local.routes.peers) if peers is not None and sender in peers]
-        if any(p in local.voteless for p in shared):
-            return self._outbox.send(sender, ReplicaRefused(ask.rid, RECOVERING))
+        lost = sum(p in local.voteless for p in shared)
+        if lost:
+            # Who votes in some of them has something to tell: a waiver is to wait for that.
+            why = RECOVERING if lost == len(shared) else f"{lost} of {len(shared)} partitions: {RECOVERING}"
+            return self._outbox.send(sender, ReplicaRefused(ask.rid, why))
         try:
             page = self._outbox.registers(ask.after, b"", config.REGISTERS_PAGE)
         except Unreadable:
